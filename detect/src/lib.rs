@@ -1,1 +1,17 @@
-//! Judgement: observations in, verdicts out. No input or output, no async, no clock.
+//! Judgement: observations in, verdicts out. No input or output, no async, no clock; state is bounded and serialises.
+//!
+//! Every detector is one of three comparisons (DESIGN: law, peers, past) and lives in one file named after the fault.
+
+mod budget;
+mod detector;
+mod detectors;
+mod error;
+mod registry;
+mod scene;
+mod snapshot;
+
+pub use budget::Budget;
+pub use detector::{Against, Detector, Spec};
+pub use error::{DetectError, Fault};
+pub use registry::DetectorKind;
+pub use scene::{Pause, Scene};

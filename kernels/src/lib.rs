@@ -1,1 +1,17 @@
-//! x
+//! Arithmetic on arrays: robust statistics and votes. Knows arrays, not runs.
+//!
+//! The CPU implementation is the definition of every result. Whatever a decision rests on is exact selection, integer
+//! arithmetic or a sum in a fixed order, so that another backend can give the same bits.
+
+mod backend;
+mod cpu;
+mod robust;
+mod vote;
+
+pub use backend::{Backend, CenterSpread, KernelError};
+pub use cpu::Cpu;
+pub use robust::{mad, median, median_in_place, quantile, theil_sen_slope};
+pub use vote::{Vote, vote};
+
+/// Times the MAD of normal data, this is its standard deviation.
+pub const MAD_TO_SIGMA: f64 = 1.482_602_218_505_602;

@@ -1,0 +1,5 @@
+//! One file a detector, named after the fault.
+
+pub(crate) mod nonfinite;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -1,0 +1,89 @@
+//! Small hand-made observations for the tests of detectors.
+
+use std::sync::Arc;
+
+use ndarray::Array2;
+use trainwarden_kernels::Cpu;
+use trainwarden_telemetry::{Attempt, Label, Metric, Observation, Panel, Rank, RunId, Step, Timestamp, Verdict};
+
+use crate::{Budget, Detector, Scene};
+
+/// Nanoseconds between the rows of hand-made panels: one second.
+pub(crate) const ROW_NS: i64 = 1_000_000_000;
+
+/// A scene that knows nothing.
+pub(crate) fn bare_scene() -> Scene {
+    Scene::new(RunId::new("run"), Budget::default())
+}
+
+/// Rows of a metric from `first_step` on; `None` = the cell did not arrive. Columns are ranks 0, 1, ...
+pub(crate) fn rank_panel(metric: &str, first_step: u64, rows: &[Vec<Option<f32>>]) -> Panel {
+    let columns = rows.first().map_or(0, Vec::len);
+    let cells = rows.iter().flatten();
+    let values = cells.clone().map(|cell| cell.unwrap_or(f32::NAN)).collect();
+    let present = cells.map(Option::is_some).collect();
+    let labels: Vec<Label> = (0..rows.len() as u64).map(|row| label(first_step + row)).collect();
+    let clocks = labels.iter().flat_map(|label| vec![label.time.map_or(i64::MIN, |time| time.0); columns]).collect();
+    let shape = (rows.len(), columns);
+    Panel {
+        attempt: Attempt(0),
+        metric: Metric::new(metric),
+        labels,
+        ranks: (0..columns as u32).map(Rank).collect::<Vec<_>>().into(),
+        values: Array2::from_shape_vec(shape, values).expect("every row has the same number of columns"),
+        present: Array2::from_shape_vec(shape, present).expect("every row has the same number of columns"),
+        clocks: Array2::from_shape_vec(shape, clocks).expect("every row has the same number of columns"),
+        deadline_ns: Some(10 * ROW_NS),
+    }
+}
+
+/// Rows of a whole-run metric from `first_step` on.
+pub(crate) fn run_panel(metric: &str, first_step: u64, values: &[f32]) -> Panel {
+    let rows: Vec<Vec<Option<f32>>> = values.iter().map(|value| vec![Some(*value)]).collect();
+    Panel { ranks: Arc::from([]), ..rank_panel(metric, first_step, &rows) }
+}
+
+/// The label of a step: its time is the step in seconds.
+pub(crate) fn label(step: u64) -> Label {
+    Label { step: Some(Step(step)), time: Some(Timestamp(step as i64 * ROW_NS)) }
+}
+
+/// Lets a detector judge observations one after the other, with the scene kept as the pipeline does.
+pub(crate) fn judge_all(detector: &mut dyn Detector, scene: &mut Scene, seen: &[Observation]) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    for observation in seen {
+        scene.observe(observation);
+        verdicts
+            .extend(detector.judge(observation, scene, &mut Cpu::new()).expect("hand-made panels have good shapes"));
+    }
+    verdicts
+}
+
+/// Splits a panel into one panel a row, as alignment sends them.
+pub(crate) fn row_by_row(panel: &Panel) -> Vec<Observation> {
+    let row = |index: usize| Panel {
+        labels: vec![panel.labels[index]],
+        values: panel.values.slice(ndarray::s![index..=index, ..]).to_owned(),
+        present: panel.present.slice(ndarray::s![index..=index, ..]).to_owned(),
+        clocks: panel.clocks.slice(ndarray::s![index..=index, ..]).to_owned(),
+        ..panel.clone()
+    };
+    (0..panel.rows()).map(|index| Observation::Panel(row(index))).collect()
+}
+
+/// Holds that a detector restored from a snapshot in the middle says the same as one that ran through.
+pub(crate) fn assert_restores(build: impl Fn() -> Box<dyn Detector>, seen: &[Observation]) {
+    let whole = judge_all(build().as_mut(), &mut bare_scene(), seen);
+    for cut in [1, seen.len() / 2, seen.len().saturating_sub(1)] {
+        let mut scene = bare_scene();
+        let mut first = build();
+        let mut verdicts = judge_all(first.as_mut(), &mut scene, &seen[..cut]);
+        let snapshot = first.snapshot().expect("state serialises");
+        let mut second = build();
+        second.restore(&snapshot).expect("the snapshot was just taken");
+        assert_eq!(second.snapshot().expect("state serialises"), snapshot);
+        verdicts.extend(judge_all(second.as_mut(), &mut scene, &seen[cut..]));
+        assert_eq!(verdicts, whole, "restored after {cut} observations");
+        assert!(build().restore(&[]).is_err(), "no bytes are no snapshot");
+    }
+}

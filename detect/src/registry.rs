@@ -1,0 +1,24 @@
+//! The registry: one variant and one arm a detector; the order is the order of judging.
+
+use crate::Detector;
+use crate::detectors::nonfinite::Nonfinite;
+
+/// Which detectors there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DetectorKind {
+    /// A NaN or an infinity was logged.
+    Nonfinite,
+}
+
+impl DetectorKind {
+    /// Every detector, in the order of judging: law, then peers, then past, so that causes are named before effects.
+    pub const ALL: &'static [Self] = &[Self::Nonfinite];
+
+    /// A detector that has seen nothing.
+    #[must_use]
+    pub fn build(self) -> Box<dyn Detector> {
+        match self {
+            Self::Nonfinite => Box::<Nonfinite>::default(),
+        }
+    }
+}
