@@ -1,0 +1,387 @@
+//! Alignment: rows in log order become panels, sets and calls, closed by completeness or deadline and in step order.
+//!
+//! Nothing here looks ahead or at a clock: what is handed on depends on the rows up to this log time only, and not on
+//! the order of rows of equal log time. Late rows are counted, not judged.
+
+mod collectives;
+mod digests;
+mod lane;
+mod pace;
+mod samples;
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use trainwarden_telemetry::{
+    Attempt, AttemptStart, Communicators, DigestKind, Event, Metric, Observation, Roster, Timestamp,
+};
+
+use self::collectives::{CollectiveKey, CollectiveLane};
+use self::digests::{DigestKey, DigestLane};
+use self::lane::Wait;
+use self::pace::Pace;
+use self::samples::{SampleKey, SampleLane};
+use crate::row::{CollectiveRow, DigestRow, LogClock, NO_U32, NO_U64, NameId, Names, Record, Row, SampleRow};
+
+/// What alignment counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Rows that came after their panel was judged.
+    pub late: u64,
+    /// Rows equal to one that was there.
+    pub repeated: u64,
+    /// Rows unequal to one of the same key.
+    pub conflicting: u64,
+    /// Fingerprints of a kind that nothing judges.
+    pub unjudged: u64,
+}
+
+/// Who is in each attempt, as the tables `ranks` and `groups` told before its first row.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Membership {
+    /// Rosters by attempt; an attempt without one takes that of the attempt before.
+    pub rosters: BTreeMap<u32, Arc<Roster>>,
+    /// Communicators by attempt, likewise.
+    pub communicators: BTreeMap<u32, Arc<Communicators>>,
+}
+
+impl Membership {
+    fn roster(&self, attempt: u32) -> Arc<Roster> {
+        self.rosters.range(..=attempt).next_back().map(|(_, roster)| Arc::clone(roster)).unwrap_or_default()
+    }
+
+    fn communicators(&self, attempt: u32) -> Arc<Communicators> {
+        self.communicators.range(..=attempt).next_back().map(|(_, told)| Arc::clone(told)).unwrap_or_default()
+    }
+}
+
+/// One place rows of one order wait in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum AnyLane {
+    Samples(Box<SampleLane>),
+    Digests(Box<DigestLane>),
+    Collectives(Box<CollectiveLane>),
+}
+
+impl AnyLane {
+    fn closes_at(&self) -> Option<i64> {
+        match self {
+            Self::Samples(lane) => lane.closes_at(),
+            Self::Digests(lane) => lane.closes_at(),
+            Self::Collectives(lane) => lane.closes_at(),
+        }
+    }
+
+    fn close(&mut self) -> Vec<Observation> {
+        match self {
+            Self::Samples(lane) => lane.close(),
+            Self::Digests(lane) => lane.close(),
+            Self::Collectives(lane) => lane.close(),
+        }
+    }
+}
+
+/// Aligns the log of one run.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Aligner {
+    clock: LogClock,
+    membership: Membership,
+    now: Option<i64>,
+    /// What belongs to this very log time: it is sorted and handed on when log time moves.
+    instant: Vec<Observation>,
+    paces: BTreeMap<u32, Pace>,
+    lanes: Vec<AnyLane>,
+    /// When which lane closes next.
+    schedule: BTreeSet<(i64, usize)>,
+    scheduled: Vec<Option<i64>>,
+    samples: BTreeMap<SampleKey, usize>,
+    digests: BTreeMap<DigestKey, usize>,
+    collectives: BTreeMap<CollectiveKey, usize>,
+    counts: Counts,
+    /// Lanes by numbers of names: a cache that is empty after a restart.
+    #[serde(skip)]
+    sample_cache: HashMap<(u32, NameId, bool, bool), usize>,
+    #[serde(skip)]
+    digest_cache: HashMap<(u32, NameId, NameId, bool), Option<usize>>,
+    #[serde(skip)]
+    collective_cache: HashMap<(u32, NameId, bool), usize>,
+}
+
+impl Aligner {
+    /// An aligner that has seen nothing.
+    #[must_use]
+    pub fn new(clock: LogClock, membership: Membership) -> Self {
+        Self {
+            clock,
+            membership,
+            now: None,
+            instant: Vec::new(),
+            paces: BTreeMap::new(),
+            lanes: Vec::new(),
+            schedule: BTreeSet::new(),
+            scheduled: Vec::new(),
+            samples: BTreeMap::new(),
+            digests: BTreeMap::new(),
+            collectives: BTreeMap::new(),
+            counts: Counts::default(),
+            sample_cache: HashMap::new(),
+            digest_cache: HashMap::new(),
+            collective_cache: HashMap::new(),
+        }
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Takes the next record in; log time never descends. Appends what can be judged now to `ready`.
+    pub fn push(&mut self, record: &Record, names: &Names, ready: &mut Vec<Observation>) {
+        if self.now.is_none_or(|now| record.log_time > now) {
+            self.advance(record.log_time, ready);
+        }
+        match &record.row {
+            Row::Sample(row) => self.push_sample(row, names, ready),
+            Row::Digest(row) => self.push_digest(row, names, ready),
+            Row::Collective(row) => self.push_collective(row, names, ready),
+            Row::Event(event) => self.push_event(event),
+        }
+    }
+
+    /// The input ends: everything open is judged as of its deadline.
+    pub fn finish(&mut self, ready: &mut Vec<Observation>) {
+        self.advance(i64::MAX, ready);
+    }
+
+    /// Moves log time to `to`: hands on what happened at the time left, then closes what is due before `to`.
+    fn advance(&mut self, to: i64, ready: &mut Vec<Observation>) {
+        if let Some(now) = self.now {
+            for pace in self.paces.values_mut() {
+                pace.leave(now);
+            }
+        }
+        self.instant.sort_by(canonical);
+        self.instant.dedup();
+        ready.append(&mut self.instant);
+        while let Some((at, _)) = self.schedule.first().copied().filter(|(at, _)| *at < to) {
+            let mut closed = Vec::new();
+            while let Some((_, lane)) = self.schedule.first().copied().filter(|(due, _)| *due == at) {
+                closed.extend(self.lanes[lane].close());
+                self.reschedule(lane);
+            }
+            closed.sort_by(canonical);
+            ready.append(&mut closed);
+        }
+        self.now = Some(to);
+    }
+
+    fn reschedule(&mut self, lane: usize) {
+        let next = self.lanes[lane].closes_at();
+        let scheduled = &mut self.scheduled[lane];
+        if *scheduled == next {
+            return;
+        }
+        if let Some(before) = scheduled.take() {
+            self.schedule.remove(&(before, lane));
+        }
+        if let Some(at) = next {
+            self.schedule.insert((at, lane));
+        }
+        *scheduled = next;
+    }
+
+    fn push_sample(&mut self, row: &SampleRow, names: &Names, ready: &mut Vec<Observation>) {
+        self.begin(row.attempt);
+        let wait = self.wait(row.attempt, row.step, row.log_time);
+        let lane = self.sample_lane(row, names);
+        let AnyLane::Samples(samples) = &mut self.lanes[lane] else { unreachable_lane() };
+        let rows = samples.place(row, wait, &mut self.counts);
+        self.hand_on(lane, rows, ready);
+    }
+
+    fn push_digest(&mut self, row: &DigestRow, names: &Names, ready: &mut Vec<Observation>) {
+        self.begin(row.attempt);
+        let wait = self.wait(row.attempt, row.step, row.log_time);
+        let Some(lane) = self.digest_lane(row, names) else {
+            self.counts.unjudged += 1;
+            return;
+        };
+        let AnyLane::Digests(digests) = &mut self.lanes[lane] else { unreachable_lane() };
+        let rows = digests.place(row, names, wait, &mut self.counts);
+        self.hand_on(lane, rows, ready);
+    }
+
+    fn push_collective(&mut self, row: &CollectiveRow, names: &Names, ready: &mut Vec<Observation>) {
+        self.begin(row.attempt);
+        let wait = self.wait(row.attempt, row.step, row.log_time);
+        let lane = self.collective_lane(row, names);
+        let AnyLane::Collectives(calls) = &mut self.lanes[lane] else { unreachable_lane() };
+        let rows = calls.place(row, names, wait, &mut self.counts);
+        self.hand_on(lane, rows, ready);
+    }
+
+    fn push_event(&mut self, event: &Event) {
+        if event.run.is_some() {
+            self.begin(event.attempt.0);
+        }
+        self.instant.push(Observation::Event(event.clone()));
+    }
+
+    /// Conflicts wait for log time to move, as rows of equal log time have no order; panels of a full lane do not.
+    fn hand_on(&mut self, lane: usize, rows: Vec<Observation>, ready: &mut Vec<Observation>) {
+        for row in rows {
+            match row {
+                Observation::Conflict(_) => self.instant.push(row),
+                _ => ready.push(row),
+            }
+        }
+        self.reschedule(lane);
+    }
+
+    fn begin(&mut self, attempt: u32) {
+        if self.paces.contains_key(&attempt) {
+            return;
+        }
+        self.paces.insert(attempt, Pace::default());
+        let roster = self.membership.roster(attempt);
+        let communicators = self.membership.communicators(attempt);
+        self.instant.push(Observation::Attempt(AttemptStart { attempt: Attempt(attempt), roster, communicators }));
+    }
+
+    fn wait(&mut self, attempt: u32, step: u64, opened_at: i64) -> Wait {
+        let pace = self.paces.entry(attempt).or_default();
+        if step != NO_U64 {
+            pace.see(step);
+        }
+        Wait { opened_at, deadline: pace.deadline(self.clock) }
+    }
+
+    fn add(&mut self, lane: AnyLane) -> usize {
+        self.lanes.push(lane);
+        self.scheduled.push(None);
+        self.lanes.len() - 1
+    }
+
+    fn sample_lane(&mut self, row: &SampleRow, names: &Names) -> usize {
+        let (is_ranked, is_stepped) = (row.rank != NO_U32, row.is_stepped());
+        let cached = (row.attempt, row.metric, is_ranked, is_stepped);
+        if let Some(lane) = self.sample_cache.get(&cached) {
+            return *lane;
+        }
+        let metric = Metric::new(names.get(row.metric).unwrap_or_default());
+        let key = SampleKey { attempt: row.attempt, metric, is_ranked, is_stepped };
+        let lane = match self.samples.get(&key) {
+            Some(lane) => *lane,
+            None => {
+                let roster = self.membership.roster(row.attempt);
+                let lane = self.add(AnyLane::Samples(Box::new(SampleLane::new(key.clone(), Some(&roster)))));
+                self.samples.insert(key, lane);
+                lane
+            }
+        };
+        self.sample_cache.insert(cached, lane);
+        lane
+    }
+
+    fn digest_lane(&mut self, row: &DigestRow, names: &Names) -> Option<usize> {
+        let is_stepped = row.step != NO_U64;
+        let cached = (row.attempt, row.kind, row.name, is_stepped);
+        if let Some(lane) = self.digest_cache.get(&cached) {
+            return *lane;
+        }
+        let kind = DigestKind::from_name(names.get(row.kind).unwrap_or_default());
+        let lane = kind.map(|kind| {
+            let name = names.get(row.name).unwrap_or_default().to_owned();
+            let key = DigestKey { attempt: row.attempt, kind, name, is_stepped };
+            match self.digests.get(&key) {
+                Some(lane) => *lane,
+                None => {
+                    let lane = self.add(AnyLane::Digests(Box::new(DigestLane::new(key.clone()))));
+                    self.digests.insert(key, lane);
+                    lane
+                }
+            }
+        });
+        self.digest_cache.insert(cached, lane);
+        lane
+    }
+
+    fn collective_lane(&mut self, row: &CollectiveRow, names: &Names) -> usize {
+        let is_pairwise = row.peer != NO_U32;
+        let cached = (row.attempt, row.comm, is_pairwise);
+        if let Some(lane) = self.collective_cache.get(&cached) {
+            return *lane;
+        }
+        let comm = names.get(row.comm).unwrap_or_default().to_owned();
+        let key = CollectiveKey { attempt: row.attempt, comm, is_pairwise };
+        let lane = match self.collectives.get(&key) {
+            Some(lane) => *lane,
+            None => {
+                let told = self.membership.communicators(row.attempt);
+                let lane = CollectiveLane::new(key.clone(), Some(&told));
+                let lane = self.add(AnyLane::Collectives(Box::new(lane)));
+                self.collectives.insert(key, lane);
+                lane
+            }
+        };
+        self.collective_cache.insert(cached, lane);
+        lane
+    }
+}
+
+fn unreachable_lane() -> ! {
+    unreachable!("each index leads to lanes of its own table: they are filled in the same place")
+}
+
+/// Median of times, the smaller middle of an even count; `None` of none.
+fn median_time(times: impl Iterator<Item = i64>) -> Option<Timestamp> {
+    let mut times: Vec<i64> = times.collect();
+    if times.is_empty() {
+        return None;
+    }
+    let middle = (times.len() - 1) / 2;
+    let (_, median, _) = times.select_nth_unstable(middle);
+    Some(Timestamp(*median))
+}
+
+/// The order of what is handed on at one log time: attempts, events, contradictions, fingerprints, calls, panels; then
+/// attempt, step and name.
+fn canonical(one: &Observation, other: &Observation) -> Ordering {
+    order(one).cmp(&order(other)).then_with(|| match (one, other) {
+        (Observation::Event(one), Observation::Event(other)) => one.cmp(other),
+        (Observation::Conflict(one), Observation::Conflict(other)) => {
+            let bits = |values: Option<(f64, f64)>| values.map(|(judged, aside)| (judged.to_bits(), aside.to_bits()));
+            (one.rank, bits(one.values)).cmp(&(other.rank, bits(other.values)))
+        }
+        _ => Ordering::Equal,
+    })
+}
+
+type Place<'a> = (u8, u32, Option<u64>, Option<i64>, &'a str, &'a str, bool);
+
+fn order(seen: &Observation) -> Place<'_> {
+    match seen {
+        Observation::Attempt(start) => (0, start.attempt.0, None, None, "", "", false),
+        Observation::Event(event) => (1, event.attempt.0, None, Some(event.time.0), &event.kind, &event.source, false),
+        Observation::Conflict(conflict) => {
+            let (step, time) = (conflict.label.step.map(|step| step.0), conflict.label.time.map(|time| time.0));
+            (2, conflict.attempt.0, step, time, &conflict.subject, "", false)
+        }
+        Observation::Digests(set) => {
+            let (step, time) = (set.label.step.map(|step| step.0), set.label.time.map(|time| time.0));
+            (3, set.attempt.0, step, time, set.kind.as_str(), &set.name, false)
+        }
+        Observation::Collective(call) => {
+            let is_pairwise = call.entries.iter().any(|entry| entry.peer.is_some());
+            (4, call.attempt.0, call.step().map(|step| step.0), None, &call.comm, "", is_pairwise)
+        }
+        Observation::Panel(panel) => {
+            let label = panel.labels.first().copied().unwrap_or_default();
+            let (step, time) = (label.step.map(|step| step.0), label.time.map(|time| time.0));
+            (5, panel.attempt.0, step, time, panel.metric.as_str(), "", !panel.is_whole_run())
+        }
+    }
+}
