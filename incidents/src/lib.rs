@@ -1,1 +1,12 @@
-//! x
+//! Verdicts that are one event to a person become one incident: correlation, life, context.
+//!
+//! Pure: no clock, no randomness, no input or output. The outcome is a stream of changes, never only a final list.
+
+mod audit;
+mod cause;
+mod checkpoints;
+mod correlator;
+mod id;
+mod limits;
+
+pub use correlator::Correlator;

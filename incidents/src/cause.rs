@@ -1,0 +1,70 @@
+//! What explains what: the table by which effects join the incident of their cause.
+
+use trainwarden_telemetry::Kind;
+
+/// The kinds an incident of `cause` explains when they begin with it or while it lasts.
+///
+/// From DESIGN, "one cause gives one incident": a slow rank makes the whole run slow; a hang silences; a broken rank's
+/// gradient moves the loss.
+fn effects(cause: Kind) -> &'static [Kind] {
+    use Kind as K;
+    match cause {
+        K::SlowRank => &[K::SlowRun, K::SlowLink, K::Intermittent, K::Periodic],
+        K::SlowLink | K::Periodic => &[K::SlowRun, K::Intermittent],
+        K::Intermittent => &[K::SlowRun],
+        K::Throttle | K::MemoryErrors => &[K::SlowRank, K::SlowRun, K::Intermittent],
+        K::HardwareFault => &[K::SlowRank, K::SlowRun, K::Hang, K::Silence, K::GradientRank, K::ReplicaMismatch],
+        K::Desync => &[K::Hang, K::Silence, K::SlowRun],
+        K::Hang => &[K::Silence, K::SlowRun, K::SlowRank, K::SlowLink],
+        K::Kills => &[K::Hang, K::Silence, K::SlowRun, K::Desync],
+        K::Silence => &[K::SlowRun],
+        K::Nonfinite => &[K::LossSpike, K::Drift, K::Gradient, K::GradientRank, K::Inconsistent],
+        K::Drift => &[K::LossSpike, K::Gradient],
+        K::LossSpike => &[K::Gradient],
+        K::GradientRank => &[K::LossSpike, K::Drift, K::Gradient, K::Inconsistent],
+        K::UnexplainedUpdate => &[K::ReplicaMismatch, K::LossSpike, K::Drift, K::Gradient],
+        K::LineageBreak => &[K::LossSpike, K::Drift, K::Gradient, K::ReplicaMismatch, K::UnexplainedUpdate],
+        K::ReplicaMismatch => &[K::LossSpike, K::Drift, K::Gradient, K::GradientRank, K::Inconsistent],
+        K::Schedule | K::InconsistentUpdate => &[K::LossSpike, K::Drift, K::Gradient],
+        K::DuplicateBatch => &[K::BatchOrder, K::DataShift],
+        K::Replay => &[K::Inconsistent],
+        _ => &[],
+    }
+}
+
+/// True when an incident of kind `cause` explains a finding of kind `effect`.
+///
+/// Movements of metrics without a kind of their own are explained by any trouble of the training itself.
+pub(crate) fn explains(cause: Kind, effect: Kind) -> bool {
+    let is_trouble = || TROUBLE.contains(&cause.as_str().split('.').next().unwrap_or_default());
+    match effect {
+        Kind::MetricOutlier => cause == Kind::MetricShift || is_trouble(),
+        Kind::MetricShift => is_trouble(),
+        _ => effects(cause).contains(&effect),
+    }
+}
+
+/// Families of incidents that move other metrics too.
+const TROUBLE: [&str; 7] = ["divergence", "slowdown", "stall", "weights", "gradient", "optimizer", "hardware"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_kinds_explain_each_other() {
+        for &one in Kind::ALL {
+            assert!(!explains(one, one), "{one} explains itself");
+            for &other in Kind::ALL {
+                assert!(!(explains(one, other) && explains(other, one)), "{one} and {other} explain each other");
+            }
+        }
+    }
+
+    #[test]
+    fn a_slow_rank_explains_a_slow_run_and_not_the_other_way() {
+        assert!(explains(Kind::SlowRank, Kind::SlowRun));
+        assert!(!explains(Kind::SlowRun, Kind::SlowRank));
+        assert!(explains(Kind::SlowRun, Kind::MetricShift));
+    }
+}

@@ -1,0 +1,459 @@
+//! One cause, one incident: verdicts join the incident they belong to, or open one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use trainwarden_telemetry::{
+    Attempt, Change, ChangeKind, Event, Evidence, Incident, IncidentId, IncidentScope, IncidentSuspect, Kind, Label,
+    Observation, Phase, Rank, Roster, RunId, Severity, State, Timestamp, Verdict,
+};
+
+use crate::audit::{AuditScope, AuditTrail};
+use crate::cause::explains;
+use crate::checkpoints::{Checkpoints, touches_weights};
+use crate::id::incident_id;
+use crate::limits::{EVIDENCE_MAX, REOPEN_NS, REOPEN_STEPS, SLACK_NS, SLACK_STEPS, SUSPECTS_MAX};
+
+/// A finding of a detector.
+type Case = (String, u64);
+
+/// An incident and what keeps it open.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Entry {
+    incident: Incident,
+    /// The finding that opened it: its words are the incident's.
+    lead: Case,
+    subject: String,
+    open_cases: BTreeSet<Case>,
+    onset: Label,
+    last: Label,
+}
+
+/// How fast rows come, for the rate of false alarms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Pace {
+    first: Option<Label>,
+    last: Option<Label>,
+}
+
+/// Turns the verdicts of one run into incidents; keeps what gives them context.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Correlator {
+    run: RunId,
+    entries: BTreeMap<IncidentId, Entry>,
+    /// Incidents in the order of their opening.
+    opened: Vec<IncidentId>,
+    cases: BTreeMap<Case, IncidentId>,
+    audit: AuditTrail,
+    checkpoints: Checkpoints,
+    rosters: BTreeMap<Attempt, Arc<Roster>>,
+    world_sizes: BTreeMap<Attempt, u64>,
+    paces: BTreeMap<Attempt, Pace>,
+}
+
+impl Correlator {
+    /// A correlator that has seen nothing of the run.
+    #[must_use]
+    pub fn new(run: RunId) -> Self {
+        Self {
+            run,
+            entries: BTreeMap::new(),
+            opened: Vec::new(),
+            cases: BTreeMap::new(),
+            audit: AuditTrail::default(),
+            checkpoints: Checkpoints::default(),
+            rosters: BTreeMap::new(),
+            world_sizes: BTreeMap::new(),
+            paces: BTreeMap::new(),
+        }
+    }
+
+    /// Every incident of the run as it stands, in the order of opening.
+    pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
+        self.opened.iter().filter_map(|id| self.entries.get(id)).map(|entry| &entry.incident)
+    }
+
+    /// Takes in what gives incidents context: rosters, audit records, checkpoints, answers of people.
+    pub fn observe(&mut self, seen: &Observation) -> Vec<Change> {
+        match seen {
+            Observation::Attempt(start) => {
+                self.widen(start.attempt, start.roster.placements.len());
+                self.rosters.insert(start.attempt, Arc::clone(&start.roster));
+                Vec::new()
+            }
+            Observation::Panel(panel) => {
+                self.widen(panel.attempt, panel.ranks.len());
+                let pace = self.paces.entry(panel.attempt).or_default();
+                pace.first = pace.first.or(panel.labels.first().copied());
+                pace.last = panel.labels.last().copied().or(pace.last);
+                Vec::new()
+            }
+            Observation::Event(event) => self.take_event(event, seen),
+            Observation::Digests(_) => self.take_checkpoint(seen),
+            _ => Vec::new(),
+        }
+    }
+
+    fn widen(&mut self, attempt: Attempt, ranks: usize) {
+        let world_size = self.world_sizes.entry(attempt).or_default();
+        *world_size = (*world_size).max(ranks as u64);
+    }
+
+    fn take_event(&mut self, event: &Event, seen: &Observation) -> Vec<Change> {
+        match event.kind.as_str() {
+            "checkpoint" => self.take_checkpoint(seen),
+            "ack" => self.acknowledge(event),
+            _ => {
+                if event.is_audit() {
+                    self.audit.take(event);
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, event: &Event) -> Vec<Change> {
+        let Some(subject) = &event.subject else { return Vec::new() };
+        let Some(entry) = self.entries.get_mut(&IncidentId(subject.clone())) else { return Vec::new() };
+        if entry.incident.state != State::Open {
+            return Vec::new();
+        }
+        entry.incident.state = State::Acknowledged;
+        vec![change(ChangeKind::Acknowledged, entry)]
+    }
+
+    fn take_checkpoint(&mut self, seen: &Observation) -> Vec<Change> {
+        self.checkpoints.observe(seen);
+        let mut changes = Vec::new();
+        for id in &self.opened {
+            let Some(entry) = self.entries.get_mut(id) else { continue };
+            if entry.incident.state == State::Resolved || !touches_weights(entry.incident.kind) {
+                continue;
+            }
+            let affected = self.checkpoints.affected(entry.onset, None);
+            if affected != entry.incident.affected_checkpoints {
+                entry.incident.affected_checkpoints = affected;
+                changes.push(change(ChangeKind::Updated, entry));
+            }
+        }
+        changes
+    }
+
+    /// Takes a verdict in.
+    pub fn take(&mut self, verdict: &Verdict) -> Vec<Change> {
+        let case = (verdict.detector.clone(), verdict.case);
+        match verdict.phase {
+            Phase::Raised => self.raise(case, verdict),
+            Phase::Updated => self.update(&case, verdict).into_iter().collect(),
+            Phase::Cleared => self.clear(&case, verdict).into_iter().collect(),
+        }
+    }
+
+    fn raise(&mut self, case: Case, verdict: &Verdict) -> Vec<Change> {
+        if let Some(home) = self.home(verdict) {
+            let entry = self.entries.get_mut(&home).expect("home gives a known incident");
+            let kind = match entry.incident.state {
+                State::Resolved => ChangeKind::Reopened,
+                _ => ChangeKind::Updated,
+            };
+            if kind == ChangeKind::Reopened {
+                entry.incident.state = State::Open;
+                entry.lead = case.clone();
+            }
+            entry.open_cases.insert(case.clone());
+            entry.join(verdict);
+            self.cases.insert(case, home.clone());
+            return vec![change(kind, &self.entries[&home])];
+        }
+        let id = self.open(case, verdict);
+        let mut changes = vec![change(ChangeKind::Opened, &self.entries[&id])];
+        for effect in self.effects_of(&id) {
+            changes.extend(self.merge(&effect, &id));
+        }
+        changes
+    }
+
+    /// The incident a new finding belongs to: of its own kind first, then one that explains it; the newest of several.
+    fn home(&self, verdict: &Verdict) -> Option<IncidentId> {
+        let newest_first = || {
+            self.opened
+                .iter()
+                .rev()
+                .filter_map(|id| self.entries.get(id))
+                .filter(|entry| entry.incident.attempt == verdict.attempt && entry.incident.merged_into.is_none())
+        };
+        let alike = newest_first().find(|entry| entry.is_same(verdict));
+        let cause = || newest_first().find(|entry| entry.explains(verdict));
+        alike.or_else(cause).map(|entry| entry.incident.id.clone())
+    }
+
+    fn open(&mut self, case: Case, verdict: &Verdict) -> IncidentId {
+        let id = incident_id(&self.run, verdict);
+        let onset =
+            Label { step: verdict.onset.map(|onset| onset.low).or(verdict.first.step), time: verdict.first.time };
+        let suspects = self.suspects(verdict);
+        let mut incident = Incident {
+            id: id.clone(),
+            run: self.run.clone(),
+            attempt: verdict.attempt,
+            kind: verdict.kind,
+            severity: verdict.severity,
+            state: State::Open,
+            first_step: verdict.first.step,
+            onset: verdict.onset,
+            detected_step: verdict.last.step,
+            last_step: verdict.last.step,
+            started_at: verdict.first.time,
+            detected_at: verdict.last.time,
+            scope: self.scope(verdict),
+            changes: self.changes_before(verdict),
+            false_alarms_per_week: self.false_alarms_per_week(verdict),
+            suspects,
+            summary: verdict.summary.clone(),
+            evidence: Vec::new(),
+            last_good_checkpoint: None,
+            affected_checkpoints: Vec::new(),
+            merged_into: None,
+        };
+        add_evidence(&mut incident.evidence, &verdict.evidence);
+        if touches_weights(verdict.kind) {
+            incident.last_good_checkpoint = self.checkpoints.last_good(onset);
+            incident.affected_checkpoints = self.checkpoints.affected(onset, None);
+        }
+        let open_cases = BTreeSet::from([case.clone()]);
+        let entry = Entry {
+            incident,
+            lead: case.clone(),
+            subject: verdict.subject.clone(),
+            open_cases,
+            onset,
+            last: verdict.last,
+        };
+        if self.entries.insert(id.clone(), entry).is_none() {
+            self.opened.push(id.clone());
+        }
+        self.cases.insert(case, id.clone());
+        id
+    }
+
+    fn update(&mut self, case: &Case, verdict: &Verdict) -> Option<Change> {
+        let suspects = self.suspects(verdict);
+        let scope = self.scope(verdict);
+        let entry = self.entries.get_mut(self.cases.get(case)?)?;
+        entry.join(verdict);
+        if entry.lead == *case {
+            entry.incident.suspects = suspects;
+            entry.incident.scope = scope;
+            entry.incident.summary.clone_from(&verdict.summary);
+        }
+        Some(change(ChangeKind::Updated, entry))
+    }
+
+    fn clear(&mut self, case: &Case, verdict: &Verdict) -> Option<Change> {
+        let id = self.cases.remove(case)?;
+        let entry = self.entries.get_mut(&id)?;
+        entry.open_cases.remove(case);
+        entry.reach(verdict.last);
+        if !entry.open_cases.is_empty() || entry.incident.state == State::Resolved {
+            return None;
+        }
+        entry.incident.state = State::Resolved;
+        if touches_weights(entry.incident.kind) {
+            entry.incident.affected_checkpoints = self.checkpoints.affected(entry.onset, Some(entry.last));
+        }
+        Some(change(ChangeKind::Resolved, entry))
+    }
+
+    /// Open incidents that the one just opened explains.
+    fn effects_of(&self, cause: &IncidentId) -> Vec<IncidentId> {
+        let cause = &self.entries[cause];
+        let is_effect = |entry: &&Entry| {
+            let other = &entry.incident;
+            other.id != cause.incident.id
+                && other.attempt == cause.incident.attempt
+                && other.state != State::Resolved
+                && other.severity <= cause.incident.severity
+                && explains(cause.incident.kind, other.kind)
+                && begins_with(entry.onset, cause.onset)
+                && are_compatible(&ranks_of(other), &ranks_of(&cause.incident))
+        };
+        self.opened
+            .iter()
+            .filter_map(|id| self.entries.get(id))
+            .filter(is_effect)
+            .map(|entry| entry.incident.id.clone())
+            .collect()
+    }
+
+    fn merge(&mut self, effect: &IncidentId, cause: &IncidentId) -> Vec<Change> {
+        let Some(merged) = self.entries.get_mut(effect) else { return Vec::new() };
+        merged.incident.state = State::Resolved;
+        merged.incident.merged_into = Some(cause.clone());
+        let cases = std::mem::take(&mut merged.open_cases);
+        let evidence = merged.incident.evidence.clone();
+        let first = change(ChangeKind::Merged, merged);
+        for case in &cases {
+            self.cases.insert(case.clone(), cause.clone());
+        }
+        let Some(entry) = self.entries.get_mut(cause) else { return vec![first] };
+        entry.open_cases.extend(cases);
+        add_evidence(&mut entry.incident.evidence, &evidence);
+        vec![first, change(ChangeKind::Updated, entry)]
+    }
+
+    fn suspects(&self, verdict: &Verdict) -> Vec<IncidentSuspect> {
+        let roster = self.rosters.get(&verdict.attempt);
+        let suspect = |rank: Rank, share: f64| {
+            let placement = roster.and_then(|roster| roster.placements.get(&rank));
+            IncidentSuspect {
+                rank,
+                node: placement.and_then(|placement| placement.node.clone()),
+                device: placement.and_then(|placement| placement.device.clone()),
+                share,
+            }
+        };
+        verdict.suspects.iter().take(SUSPECTS_MAX).map(|named| suspect(named.rank, named.share)).collect()
+    }
+
+    fn scope(&self, verdict: &Verdict) -> Option<IncidentScope> {
+        let world_size = self.world_sizes.get(&verdict.attempt).copied().filter(|size| *size > 0)?;
+        let named = verdict.suspects.len() as u64;
+        Some(IncidentScope { ranks: if named == 0 { world_size } else { named }, world_size })
+    }
+
+    fn changes_before(&self, verdict: &Verdict) -> Vec<trainwarden_telemetry::AuditChange> {
+        let Some(onset) = verdict.first.time else { return Vec::new() };
+        let ranks: Vec<Rank> = verdict.ranks().collect();
+        let roster = self.rosters.get(&verdict.attempt);
+        let node = |rank: &Rank| roster.and_then(|roster| roster.node(*rank));
+        let nodes: BTreeSet<&str> = ranks.iter().filter_map(node).collect();
+        let nodes: Vec<&str> = nodes.into_iter().collect();
+        self.audit.before(onset, &AuditScope { run: &self.run, ranks: &ranks, nodes: &nodes })
+    }
+
+    /// Rows a week times series, over the e-value: how often chance alone gives as much.
+    fn false_alarms_per_week(&self, verdict: &Verdict) -> Option<f64> {
+        const WEEK_S: f64 = 604_800.0;
+        let log10_e = verdict.evidence.iter().filter_map(|evidence| evidence.log10_e).max_by(f64::total_cmp)?;
+        let row_s = self.paces.get(&verdict.attempt).and_then(Pace::step_s).unwrap_or(1.0);
+        let series = self.world_sizes.get(&verdict.attempt).copied().unwrap_or(1).max(1);
+        Some((WEEK_S / row_s * series as f64).log10() - log10_e).map(|log10| 10_f64.powf(log10))
+    }
+}
+
+impl Pace {
+    fn step_s(&self) -> Option<f64> {
+        let (first, last) = (self.first?, self.last?);
+        let steps = last.step?.0.checked_sub(first.step?.0).filter(|steps| *steps > 0)?;
+        let seconds = last.time?.seconds_since(first.time?) / steps as f64;
+        (seconds > 0.0).then_some(seconds)
+    }
+}
+
+impl Entry {
+    /// The same finding again, or another detector's word for it.
+    fn is_same(&self, verdict: &Verdict) -> bool {
+        let incident = &self.incident;
+        let near = match incident.state {
+            State::Resolved => is_within(verdict.first, self.last, REOPEN_STEPS, REOPEN_NS),
+            _ => true,
+        };
+        let is_one_subject = !is_by_subject(verdict.kind) || self.subject == verdict.subject;
+        incident.kind == verdict.kind
+            && near
+            && is_one_subject
+            && are_compatible(&ranks_of(incident), &verdict.ranks().collect())
+    }
+
+    /// An effect of what this incident is about.
+    fn explains(&self, verdict: &Verdict) -> bool {
+        let incident = &self.incident;
+        let lasts = incident.state != State::Resolved || is_within(verdict.first, self.last, SLACK_STEPS, SLACK_NS);
+        let is_serious = incident.severity >= verdict.severity.min(Severity::Warning);
+        explains(incident.kind, verdict.kind)
+            && lasts
+            && is_serious
+            && begins_with(verdict.first, self.onset)
+            && are_compatible(&verdict.ranks().collect(), &ranks_of(incident))
+    }
+
+    fn join(&mut self, verdict: &Verdict) {
+        self.incident.severity = self.incident.severity.max(verdict.severity);
+        self.reach(verdict.last);
+        add_evidence(&mut self.incident.evidence, &verdict.evidence);
+    }
+
+    fn reach(&mut self, last: Label) {
+        self.last = Label { step: last.step.max(self.last.step), time: last.time.max(self.last.time) };
+        self.incident.last_step = self.last.step;
+    }
+}
+
+/// Kinds of which one run can have several at once, told apart by what they are about.
+fn is_by_subject(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::MetricOutlier
+            | Kind::MetricShift
+            | Kind::LineageBreak
+            | Kind::EnvironmentChanged
+            | Kind::EnvironmentMismatch
+    )
+}
+
+fn ranks_of(incident: &Incident) -> BTreeSet<Rank> {
+    incident.suspects.iter().map(|suspect| suspect.rank).collect()
+}
+
+/// Findings about common ranks go together, and a finding about the whole run goes with any.
+fn are_compatible(one: &BTreeSet<Rank>, other: &BTreeSet<Rank>) -> bool {
+    one.is_empty() || other.is_empty() || !one.is_disjoint(other)
+}
+
+/// True when an effect that begins at `effect` can come from a cause that began at `cause`.
+fn begins_with(effect: Label, cause: Label) -> bool {
+    match (effect.step, cause.step) {
+        (Some(effect), Some(cause)) => effect.0.saturating_add(SLACK_STEPS) >= cause.0,
+        _ => match (effect.time, cause.time) {
+            (Some(effect), Some(cause)) => effect.0.saturating_add(SLACK_NS) >= cause.0,
+            _ => true,
+        },
+    }
+}
+
+/// True when `label` comes at most so long after `end`.
+fn is_within(label: Label, end: Label, steps: u64, span_ns: i64) -> bool {
+    match (label.step, end.step) {
+        (Some(label), Some(end)) => label.0 <= end.0.saturating_add(steps),
+        _ => match (label.time, end.time) {
+            (Some(Timestamp(label)), Some(Timestamp(end))) => label <= end.saturating_add(span_ns),
+            _ => false,
+        },
+    }
+}
+
+/// Adds evidence; of one detector, metric and rank the first and the strongest stay.
+fn add_evidence(known: &mut Vec<Evidence>, more: &[Evidence]) {
+    for evidence in more {
+        let is_alike = |other: &Evidence| {
+            (&other.detector, &other.metric, other.rank) == (&evidence.detector, &evidence.metric, evidence.rank)
+        };
+        let mut alike = (0..known.len()).filter(|index| is_alike(&known[*index]));
+        match (alike.next(), alike.next()) {
+            (Some(_), Some(second)) => {
+                let is_stronger = evidence.log10_e.unwrap_or(0.0) >= known[second].log10_e.unwrap_or(0.0);
+                known[second] = if is_stronger { evidence.clone() } else { known[second].clone() };
+            }
+            _ if known.len() < EVIDENCE_MAX && !known.contains(evidence) => known.push(evidence.clone()),
+            _ => {}
+        }
+    }
+}
+
+fn change(kind: ChangeKind, entry: &Entry) -> Change {
+    Change { change: kind, incident: entry.incident.clone() }
+}
+
+#[cfg(test)]
+mod tests;

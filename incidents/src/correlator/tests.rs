@@ -1,0 +1,125 @@
+use trainwarden_telemetry::{Metric, Onset, Placement, Step, Suspect};
+
+use super::*;
+
+fn at(step: u64) -> Label {
+    Label { step: Some(Step(step)), time: Some(Timestamp(step as i64 * 1_000_000_000)) }
+}
+
+fn verdict(kind: Kind, ranks: &[u32], step: u64) -> Verdict {
+    let share = 1.0 / ranks.len().max(1) as f64;
+    Verdict {
+        detector: kind.as_str().to_owned(),
+        case: step,
+        phase: Phase::Raised,
+        attempt: Attempt(0),
+        kind,
+        severity: Severity::Warning,
+        suspects: ranks.iter().map(|rank| Suspect { rank: Rank(*rank), share }).collect(),
+        subject: "m".to_owned(),
+        onset: Some(Onset { step: Step(step), low: Step(step), high: Step(step) }),
+        first: at(step),
+        last: at(step + 3),
+        summary: format!("{kind} at {step}"),
+        evidence: vec![Evidence { log10_e: Some(9.0), ..Evidence::new(kind.as_str(), &Metric::new("m")) }],
+    }
+}
+
+fn kinds(changes: &[Change]) -> Vec<(ChangeKind, Kind)> {
+    changes.iter().map(|change| (change.change, change.incident.kind)).collect()
+}
+
+#[test]
+fn a_slow_run_joins_the_slow_rank_that_causes_it_and_another_rank_does_not() {
+    let mut correlator = Correlator::new(RunId::new("r"));
+    correlator.take(&verdict(Kind::SlowRank, &[17], 100));
+    assert_eq!(kinds(&correlator.take(&verdict(Kind::SlowRun, &[], 102))), [(ChangeKind::Updated, Kind::SlowRank)]);
+    assert_eq!(kinds(&correlator.take(&verdict(Kind::SlowRank, &[4], 103))), [(ChangeKind::Opened, Kind::SlowRank)]);
+    assert_eq!(correlator.incidents().count(), 2);
+}
+
+#[test]
+fn an_effect_seen_first_is_merged_into_its_cause_and_one_that_began_long_before_is_not() {
+    let mut correlator = Correlator::new(RunId::new("r"));
+    correlator.take(&verdict(Kind::SlowRun, &[], 100));
+    let changes = correlator.take(&verdict(Kind::SlowRank, &[3], 101));
+    let expected = [
+        (ChangeKind::Opened, Kind::SlowRank),
+        (ChangeKind::Merged, Kind::SlowRun),
+        (ChangeKind::Updated, Kind::SlowRank),
+    ];
+    assert_eq!(kinds(&changes), expected);
+    assert_eq!(changes[1].incident.merged_into.as_ref(), Some(&changes[0].incident.id));
+    let mut correlator = Correlator::new(RunId::new("r"));
+    correlator.take(&verdict(Kind::SlowRun, &[], 100));
+    assert_eq!(correlator.take(&verdict(Kind::SlowRank, &[3], 900)).len(), 1);
+}
+
+#[test]
+fn an_incident_resolves_with_its_last_case_and_reopens_under_its_id() {
+    let mut correlator = Correlator::new(RunId::new("r"));
+    let raised = verdict(Kind::SlowRank, &[17], 100);
+    let id = correlator.take(&raised)[0].incident.id.clone();
+    let effect = verdict(Kind::SlowRun, &[], 102);
+    correlator.take(&effect);
+    assert_eq!(correlator.take(&Verdict { phase: Phase::Cleared, ..raised.clone() }), []);
+    let cleared = correlator.take(&Verdict { phase: Phase::Cleared, last: at(150), ..effect });
+    assert_eq!(kinds(&cleared), [(ChangeKind::Resolved, Kind::SlowRank)]);
+    assert_eq!(cleared[0].incident.last_step, Some(Step(150)));
+    let again = correlator.take(&verdict(Kind::SlowRank, &[17], 200));
+    assert_eq!(kinds(&again), [(ChangeKind::Reopened, Kind::SlowRank)]);
+    assert_eq!(again[0].incident.id, id);
+    assert_eq!(kinds(&correlator.take(&verdict(Kind::SlowRank, &[18], 200))), [(ChangeKind::Opened, Kind::SlowRank)]);
+}
+
+#[test]
+fn an_incident_carries_node_audit_records_and_checkpoints() {
+    let mut correlator = Correlator::new(RunId::new("r"));
+    let mut roster = Roster::default();
+    roster.placements.insert(Rank(17), Placement { node: Some("n02".to_owned()), ..Placement::default() });
+    let start = trainwarden_telemetry::AttemptStart {
+        attempt: Attempt(0),
+        roster: Arc::new(roster),
+        communicators: Arc::default(),
+    };
+    correlator.observe(&Observation::Attempt(start));
+    let event = |kind: &str, time_s: i64, subject: &str| Event {
+        time: Timestamp(time_s * 1_000_000_000),
+        source: "s".to_owned(),
+        kind: kind.to_owned(),
+        actor: None,
+        run: None,
+        attempt: Attempt(0),
+        node: None,
+        rank: None,
+        subject: Some(subject.to_owned()),
+        detail: None,
+    };
+    correlator.observe(&Observation::Event(event("exec", 90, "nvidia-smi -lgc")));
+    correlator.observe(&Observation::Event(event("checkpoint", 80, "step-80")));
+    let opened = correlator.take(&verdict(Kind::GradientRank, &[17], 100));
+    let incident = &opened[0].incident;
+    assert_eq!(incident.suspects[0].node.as_deref(), Some("n02"));
+    assert_eq!(incident.changes[0].lag_s, -10.0);
+    assert_eq!(incident.last_good_checkpoint.as_ref().map(|good| good.name.as_str()), Some("step-80"));
+    let changes = correlator.observe(&Observation::Event(event("checkpoint", 110, "step-110")));
+    assert_eq!(kinds(&changes), [(ChangeKind::Updated, Kind::GradientRank)]);
+    assert_eq!(changes[0].incident.affected_checkpoints, ["step-110"]);
+    let ack = correlator.observe(&Observation::Event(event("ack", 120, &incident.id.0)));
+    assert_eq!(ack[0].incident.state, State::Acknowledged);
+}
+
+#[test]
+fn ids_depend_on_what_an_incident_is_and_on_nothing_else() {
+    let id = |run: &str, kind, ranks: &[u32], step| incident_id(&RunId::new(run), &verdict(kind, ranks, step));
+    let base = id("r", Kind::SlowRank, &[1, 2], 5);
+    assert_eq!(base, id("r", Kind::SlowRank, &[2, 1], 5));
+    for other in [
+        id("q", Kind::SlowRank, &[1, 2], 5),
+        id("r", Kind::Hang, &[1, 2], 5),
+        id("r", Kind::SlowRank, &[1], 5),
+        id("r", Kind::SlowRank, &[1, 2], 6),
+    ] {
+        assert_ne!(base, other);
+    }
+}
