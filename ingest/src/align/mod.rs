@@ -385,3 +385,6 @@ fn order(seen: &Observation) -> Place<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
