@@ -6,11 +6,13 @@
 mod backend;
 mod cpu;
 mod robust;
+mod tail;
 mod vote;
 
 pub use backend::{Backend, CenterSpread, KernelError};
 pub use cpu::Cpu;
 pub use robust::{mad, median, median_in_place, quantile, theil_sen_slope};
+pub use tail::heavy_tail_log10_e;
 pub use vote::{Vote, vote};
 
 /// Times the MAD of normal data, this is its standard deviation.

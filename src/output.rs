@@ -1,0 +1,272 @@
+//! What a person reads on a terminal, and what a program reads from a pipe.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+
+use trainwarden_telemetry::{AuditChange, Change, Evidence, Incident, Severity, State, Step};
+
+use crate::replay::Findings;
+
+/// Evidence shown of one incident.
+const EVIDENCE_SHOWN: usize = 4;
+/// Audit records shown of one incident.
+const CHANGES_SHOWN: usize = 5;
+/// Suspects shown of one incident.
+const SUSPECTS_SHOWN: usize = 8;
+
+/// How findings are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// One JSON object a line.
+    Json,
+    /// Comma-separated values with a header.
+    Csv,
+}
+
+/// Writes incidents in their final state, one JSON object a line.
+///
+/// # Errors
+/// When the stream fails.
+pub fn write_json<'a>(out: &mut dyn Write, incidents: impl IntoIterator<Item = &'a Incident>) -> io::Result<()> {
+    for incident in incidents {
+        serde_json::to_writer(&mut *out, incident)?;
+        out.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+/// Writes every change in order, one JSON object a line.
+///
+/// # Errors
+/// When the stream fails.
+pub fn write_changes(out: &mut dyn Write, changes: &[Change]) -> io::Result<()> {
+    for change in changes {
+        serde_json::to_writer(&mut *out, change)?;
+        out.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+/// Writes incidents as comma-separated values.
+///
+/// # Errors
+/// When the stream fails.
+pub fn write_csv(out: &mut dyn Write, incidents: &[Incident]) -> io::Result<()> {
+    let mut writer = csv::Writer::from_writer(out);
+    let header = ["id", "run", "attempt", "kind", "severity", "state", "first_step", "detected_step", "last_step", "suspects", "summary"];
+    writer.write_record(header)?;
+    for incident in incidents {
+        let step = |step: Option<Step>| step.map_or(String::new(), |step| step.0.to_string());
+        let suspects: Vec<String> = incident.suspects.iter().map(|suspect| suspect.rank.0.to_string()).collect();
+        writer.write_record([
+            &incident.id.0,
+            &*incident.run.0,
+            &incident.attempt.0.to_string(),
+            incident.kind.as_str(),
+            incident.severity.as_str(),
+            state(incident.state),
+            &step(incident.first_step),
+            &step(incident.detected_step),
+            &step(incident.last_step),
+            &suspects.join(" "),
+            &incident.summary,
+        ])?;
+    }
+    writer.flush()
+}
+
+/// Writes what a person reads: incidents worst first inside each run, then one line that counts them.
+///
+/// # Errors
+/// When the stream fails.
+pub fn write_table(out: &mut dyn Write, findings: &Findings, style: Style) -> io::Result<()> {
+    let runs = findings.rows.len();
+    for run in findings.rows.keys() {
+        let mut incidents: Vec<&Incident> = findings.incidents.iter().filter(|incident| incident.run == *run).collect();
+        incidents.retain(|incident| incident.merged_into.is_none());
+        incidents.sort_by_key(|incident| std::cmp::Reverse(incident.severity));
+        if runs > 1 && !incidents.is_empty() {
+            writeln!(out, "{}", style.bold(&format!("run {run}")))?;
+        }
+        for incident in incidents {
+            writeln!(out, "{}", paragraph(incident, style))?;
+        }
+    }
+    writeln!(out, "{}", closing_line(findings))
+}
+
+/// Whether to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// No escape codes.
+    Plain,
+    /// ANSI colours.
+    Coloured,
+}
+
+impl Style {
+    /// Colour on a terminal, unless `NO_COLOR` is set.
+    #[must_use]
+    pub fn of_stdout() -> Self {
+        match io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+            true => Self::Coloured,
+            false => Self::Plain,
+        }
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        match self {
+            Self::Plain => text.to_owned(),
+            Self::Coloured => format!("\x1b[{code}m{text}\x1b[0m"),
+        }
+    }
+
+    fn bold(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    fn severity(self, severity: Severity) -> String {
+        let (code, word) = match severity {
+            Severity::Critical => ("1;31", "CRITICAL"),
+            Severity::Warning => ("33", "WARNING"),
+            Severity::Info => ("2", "info"),
+        };
+        self.paint(code, &format!("{word:<8}"))
+    }
+}
+
+fn paragraph(incident: &Incident, style: Style) -> String {
+    let mut text = format!("{}  {}  {}", style.severity(incident.severity), style.bold(incident.kind.as_str()), when(incident));
+    if incident.attempt.0 > 0 {
+        let _ = write!(text, "  attempt {}", incident.attempt.0);
+    }
+    let _ = write!(text, "  {}\n          {}\n", state(incident.state), incident.summary);
+    let mut line = |name: &str, content: String| {
+        if !content.is_empty() {
+            let _ = writeln!(text, "          {}{content}", style.paint("2", &format!("{name:<10} ")));
+        }
+    };
+    line("suspects", suspects(incident));
+    for evidence in incident.evidence.iter().take(EVIDENCE_SHOWN) {
+        line("evidence", evidence_words(evidence));
+    }
+    for change in incident.changes.iter().take(CHANGES_SHOWN) {
+        line("before", change_words(change));
+    }
+    if let Some(good) = &incident.last_good_checkpoint {
+        line("roll back", format!("to {}", good.name));
+    }
+    line("touched", incident.affected_checkpoints.join(", "));
+    line("id", incident.id.0.clone());
+    text
+}
+
+fn when(incident: &Incident) -> String {
+    match (incident.first_step, incident.last_step) {
+        (Some(first), Some(last)) if first == last => format!("step {}", first.0),
+        (Some(first), Some(last)) => format!("steps {} to {}", first.0, last.0),
+        (Some(first), None) => format!("from step {}", first.0),
+        _ => incident.started_at.map_or(String::new(), |time| format!("at {} s", time.0 as f64 / 1e9)),
+    }
+}
+
+fn suspects(incident: &Incident) -> String {
+    let words = incident.suspects.iter().take(SUSPECTS_SHOWN).map(|suspect| {
+        let node = suspect.node.as_ref().map_or(String::new(), |node| format!(" on {node}"));
+        format!("rank {}{node} ({:.0} %)", suspect.rank.0, 100.0 * suspect.share)
+    });
+    let mut text = words.collect::<Vec<_>>().join(", ");
+    if incident.suspects.len() > SUSPECTS_SHOWN {
+        let _ = write!(text, " and {} more", incident.suspects.len() - SUSPECTS_SHOWN);
+    }
+    text
+}
+
+fn evidence_words(evidence: &Evidence) -> String {
+    let mut text = format!("{}: {}", evidence.detector, evidence.metric);
+    if let Some(rank) = evidence.rank {
+        let _ = write!(text, " of {rank}");
+    }
+    if let Some(step) = evidence.step {
+        let _ = write!(text, " at {step}");
+    }
+    if let Some(observed) = evidence.observed {
+        let _ = write!(text, " is {}", number(observed));
+    }
+    if let Some(expected) = evidence.expected {
+        let _ = write!(text, ", expected {}", number(expected));
+    }
+    if let (Some(low), Some(high)) = (evidence.low, evidence.high) {
+        let _ = write!(text, " ({} to {})", number(low), number(high));
+    }
+    if let Some(log10_e) = evidence.log10_e {
+        let _ = write!(text, ", evidence 10^{log10_e:.1} : 1");
+    }
+    if let Some(note) = &evidence.note {
+        let _ = write!(text, ": {note}");
+    }
+    text
+}
+
+fn change_words(change: &AuditChange) -> String {
+    let mut text = format!("{:+.1} s  {} {}", change.lag_s, change.source, change.kind);
+    let parts = [("by", &change.actor), ("on", &change.node), ("to", &change.subject)];
+    for (word, part) in parts {
+        if let Some(part) = part {
+            let _ = write!(text, " {word} {part}");
+        }
+    }
+    text
+}
+
+/// Four significant digits, without an exponent where the number is of everyday size.
+fn number(value: f64) -> String {
+    let size = value.abs();
+    if value == 0.0 || !value.is_finite() {
+        return value.to_string();
+    }
+    if !(1e-4..1e7).contains(&size) {
+        return format!("{value:.3e}");
+    }
+    let decimals = (3 - size.log10().floor() as i32).clamp(0, 8) as usize;
+    format!("{value:.decimals$}")
+}
+
+fn state(state: State) -> &'static str {
+    match state {
+        State::Open => "open",
+        State::Acknowledged => "acknowledged",
+        State::Resolved => "resolved",
+    }
+}
+
+fn closing_line(findings: &Findings) -> String {
+    let rows: u64 = findings.rows.values().sum();
+    let count = |severity: Severity| {
+        let alike = |incident: &&Incident| incident.severity == severity && incident.merged_into.is_none();
+        findings.incidents.iter().filter(alike).count()
+    };
+    let runs = findings.rows.len();
+    let runs = if runs == 1 { "1 run".to_owned() } else { format!("{runs} runs") };
+    format!(
+        "{runs}, {rows} rows: {} critical, {} warning, {} info",
+        count(Severity::Critical),
+        count(Severity::Warning),
+        count(Severity::Info)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_four_digits_and_everyday_sizes_no_exponent() {
+        let cases = [(0.0, "0"), (1.0, "1.000"), (0.01234567, "0.01235"), (123456.7, "123457"), (1e-9, "1.000e-9"), (f64::NAN, "NaN")];
+        for (value, text) in cases {
+            assert_eq!(number(value), text);
+        }
+    }
+}

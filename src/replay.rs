@@ -1,0 +1,69 @@
+//! `replay`: the pipeline over run folders.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use trainwarden_detect::Budget;
+use trainwarden_ingest::{Counts, IngestError, Rejects, RunLog};
+use trainwarden_telemetry::{Change, Incident, RunId};
+
+use crate::pipeline::Pipeline;
+
+/// What a replay found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Every incident in its final state, sorted by run, attempt, start and id.
+    pub incidents: Vec<Incident>,
+    /// Every change, runs in the order of their names.
+    pub changes: Vec<Change>,
+    /// Rows judged, by run.
+    pub rows: BTreeMap<RunId, u64>,
+    /// What alignment counted over all runs.
+    pub counts: Counts,
+    /// Panels that a detector could not judge, by detector.
+    pub errors: BTreeMap<String, u64>,
+}
+
+/// Replays run folders.
+///
+/// * `rejects_dir`: where broken rows are kept; `None` = they are only counted.
+/// * Returns what was found, and the account of the rows set aside.
+///
+/// # Errors
+/// When a path does not exist or holds no table, or a disk fails. A broken row is no error.
+pub fn replay(paths: &[PathBuf], rejects_dir: Option<&Path>) -> Result<(Findings, Rejects)> {
+    let mut rejects = Rejects::new(rejects_dir)?;
+    let log = trainwarden_ingest::read(paths, &mut rejects)?;
+    let mut findings = Findings::default();
+    for (run, run_log) in log.runs {
+        replay_run(&run, run_log, &mut findings).with_context(|| format!("cannot replay run `{run}`"))?;
+    }
+    findings.incidents.sort_by(|one, other| {
+        let key = |incident: &Incident| (incident.run.clone(), incident.attempt, incident.started_at, incident.id.clone());
+        key(one).cmp(&key(other))
+    });
+    Ok((findings, rejects))
+}
+
+fn replay_run(run: &RunId, log: RunLog, findings: &mut Findings) -> Result<(), IngestError> {
+    let mut pipeline = Pipeline::new(run, log.clock(), log.membership(), Budget::default());
+    let mut rows = 0;
+    let mut records = log.into_records()?;
+    while let Some(record) = records.next() {
+        findings.changes.extend(pipeline.push(&record?, records.names()));
+        rows += 1;
+    }
+    findings.changes.extend(pipeline.finish());
+    findings.incidents.extend(pipeline.incidents().cloned());
+    findings.rows.insert(run.clone(), rows);
+    let counts = pipeline.counts();
+    findings.counts.late += counts.late;
+    findings.counts.repeated += counts.repeated;
+    findings.counts.conflicting += counts.conflicting;
+    findings.counts.unjudged += counts.unjudged;
+    for (detector, errors) in pipeline.errors() {
+        *findings.errors.entry(detector.clone()).or_default() += errors;
+    }
+    Ok(())
+}
