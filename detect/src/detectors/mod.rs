@@ -1,5 +1,7 @@
 //! One file a detector, named after the fault.
 
+mod breach;
 pub(crate) mod nonfinite;
+pub(crate) mod replica_mismatch;
 #[cfg(test)]
 pub(crate) mod testing;
