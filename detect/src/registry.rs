@@ -1,6 +1,8 @@
 //! The registry: one variant and one arm a detector; the order is the order of judging.
 
 use crate::Detector;
+use crate::detectors::lineage_break::LineageBreak;
+use crate::detectors::moved_weights::MovedWeights;
 use crate::detectors::nonfinite::Nonfinite;
 use crate::detectors::replica_mismatch::ReplicaMismatch;
 
@@ -9,19 +11,25 @@ use crate::detectors::replica_mismatch::ReplicaMismatch;
 pub enum DetectorKind {
     /// Replicas of weights, optimizer state or gradients differ.
     ReplicaMismatch,
+    /// Weights moved with no optimizer step between.
+    MovedWeights,
+    /// A checkpoint loaded is not the one saved.
+    LineageBreak,
     /// A NaN or an infinity was logged.
     Nonfinite,
 }
 
 impl DetectorKind {
     /// Every detector, in the order of judging: law, then peers, then past, so that causes are named before effects.
-    pub const ALL: &'static [Self] = &[Self::ReplicaMismatch, Self::Nonfinite];
+    pub const ALL: &'static [Self] = &[Self::ReplicaMismatch, Self::MovedWeights, Self::LineageBreak, Self::Nonfinite];
 
     /// A detector that has seen nothing.
     #[must_use]
     pub fn build(self) -> Box<dyn Detector> {
         match self {
             Self::ReplicaMismatch => Box::<ReplicaMismatch>::default(),
+            Self::MovedWeights => Box::<MovedWeights>::default(),
+            Self::LineageBreak => Box::<LineageBreak>::default(),
             Self::Nonfinite => Box::<Nonfinite>::default(),
         }
     }

@@ -1,6 +1,8 @@
 //! One file a detector, named after the fault.
 
 mod breach;
+pub(crate) mod lineage_break;
+pub(crate) mod moved_weights;
 pub(crate) mod nonfinite;
 pub(crate) mod replica_mismatch;
 #[cfg(test)]
