@@ -1,6 +1,8 @@
 //! The registry: one variant and one arm a detector; the order is the order of judging.
 
 use crate::Detector;
+use crate::detectors::batch_order::BatchOrder;
+use crate::detectors::duplicate_batch::DuplicateBatch;
 use crate::detectors::lineage_break::LineageBreak;
 use crate::detectors::moved_weights::MovedWeights;
 use crate::detectors::nonfinite::Nonfinite;
@@ -15,13 +17,24 @@ pub enum DetectorKind {
     MovedWeights,
     /// A checkpoint loaded is not the one saved.
     LineageBreak,
+    /// A batch was seen before, or by two data-parallel indices.
+    DuplicateBatch,
+    /// Batches or random states come in another order than planned.
+    BatchOrder,
     /// A NaN or an infinity was logged.
     Nonfinite,
 }
 
 impl DetectorKind {
     /// Every detector, in the order of judging: law, then peers, then past, so that causes are named before effects.
-    pub const ALL: &'static [Self] = &[Self::ReplicaMismatch, Self::MovedWeights, Self::LineageBreak, Self::Nonfinite];
+    pub const ALL: &'static [Self] = &[
+        Self::ReplicaMismatch,
+        Self::MovedWeights,
+        Self::LineageBreak,
+        Self::DuplicateBatch,
+        Self::BatchOrder,
+        Self::Nonfinite,
+    ];
 
     /// A detector that has seen nothing.
     #[must_use]
@@ -30,6 +43,8 @@ impl DetectorKind {
             Self::ReplicaMismatch => Box::<ReplicaMismatch>::default(),
             Self::MovedWeights => Box::<MovedWeights>::default(),
             Self::LineageBreak => Box::<LineageBreak>::default(),
+            Self::DuplicateBatch => Box::<DuplicateBatch>::default(),
+            Self::BatchOrder => Box::<BatchOrder>::default(),
             Self::Nonfinite => Box::<Nonfinite>::default(),
         }
     }

@@ -1,6 +1,9 @@
 //! One file a detector, named after the fault.
 
+pub(crate) mod batch_order;
+mod batches;
 mod breach;
+pub(crate) mod duplicate_batch;
 pub(crate) mod lineage_break;
 pub(crate) mod moved_weights;
 pub(crate) mod nonfinite;
