@@ -2,7 +2,10 @@
 
 use crate::Detector;
 use crate::detectors::batch_order::BatchOrder;
+use crate::detectors::contradiction::Contradiction;
 use crate::detectors::duplicate_batch::DuplicateBatch;
+use crate::detectors::environment_change::EnvironmentChange;
+use crate::detectors::environment_mismatch::EnvironmentMismatch;
 use crate::detectors::lineage_break::LineageBreak;
 use crate::detectors::moved_weights::MovedWeights;
 use crate::detectors::nonfinite::Nonfinite;
@@ -21,6 +24,12 @@ pub enum DetectorKind {
     DuplicateBatch,
     /// Batches or random states come in another order than planned.
     BatchOrder,
+    /// Code, configuration or environment differs between ranks.
+    EnvironmentMismatch,
+    /// Code, configuration or environment changed.
+    EnvironmentChange,
+    /// Telemetry contradicts itself.
+    Contradiction,
     /// A NaN or an infinity was logged.
     Nonfinite,
 }
@@ -33,6 +42,9 @@ impl DetectorKind {
         Self::LineageBreak,
         Self::DuplicateBatch,
         Self::BatchOrder,
+        Self::EnvironmentMismatch,
+        Self::EnvironmentChange,
+        Self::Contradiction,
         Self::Nonfinite,
     ];
 
@@ -45,6 +57,9 @@ impl DetectorKind {
             Self::LineageBreak => Box::<LineageBreak>::default(),
             Self::DuplicateBatch => Box::<DuplicateBatch>::default(),
             Self::BatchOrder => Box::<BatchOrder>::default(),
+            Self::EnvironmentMismatch => Box::<EnvironmentMismatch>::default(),
+            Self::EnvironmentChange => Box::<EnvironmentChange>::default(),
+            Self::Contradiction => Box::<Contradiction>::default(),
             Self::Nonfinite => Box::<Nonfinite>::default(),
         }
     }
