@@ -67,8 +67,8 @@ const AGREE_RANKS_MIN: usize = 3;
 const AGREE_TOLERANCE: f64 = 1e-5;
 /// Cases of single ranks open under one law; more at a time are a fault of the run.
 const RANK_CASES_MAX: usize = 16;
-/// Metrics whose clocks are remembered, over all attempts; the oldest attempt's are forgotten first.
-const SERIES_MAX: usize = 256;
+/// Clocks remembered over all metrics and ranks, of the oldest attempt forgotten first: about 70 MB.
+const CLOCKS_MAX: usize = 1 << 20;
 /// Equal on all ranks after the all-reduce.
 const REDUCED: [&str; 4] = ["grad_norm", "loss", "learning_rate", "param_norm"];
 /// What cannot be below zero, by the end of its name.
@@ -78,7 +78,8 @@ const NOT_NEGATIVE: [&str; 8] =
 /// See the module's page.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Contradiction {
-    clocks: BTreeMap<(Attempt, Metric), BTreeMap<Option<Rank>, Clock>>,
+    clocks: BTreeMap<(Attempt, Metric), Vec<(Option<Rank>, Clock)>>,
+    clocks_held: usize,
     breaches: Breaches<(Attempt, Law, Option<Rank>)>,
 }
 
@@ -146,10 +147,9 @@ impl Contradiction {
             (Law::Negative, negative(panel, row)),
             (Law::Agreement, disagreeing(panel, row, scene)),
         ];
-        let present = panel.present.row(row).iter().filter(|present| **present).count();
         let mut verdicts = self.good(panel, row, &laws);
         for (law, offences) in laws {
-            verdicts.extend(self.broken(panel, panel.labels[row], (law, &offences, present), scene));
+            verdicts.extend(self.broken(panel, row, (law, &offences), scene));
         }
         verdicts
     }
@@ -157,19 +157,27 @@ impl Contradiction {
     /// Compares each clock with the same rank's row before.
     fn clock_offences(&mut self, panel: &Panel, row: usize) -> (Vec<Offence>, Vec<Offence>) {
         let Some(step) = panel.labels[row].step else { return (Vec::new(), Vec::new()) };
-        if self.clocks.len() > SERIES_MAX {
-            self.clocks.pop_first();
+        while self.clocks_held > CLOCKS_MAX && self.clocks.len() > 1 {
+            let Some((_, forgotten)) = self.clocks.pop_first() else { break };
+            self.clocks_held -= forgotten.len();
         }
         let is_work = panel.metric.as_str() == "step_time_s";
         let clocks = self.clocks.entry((panel.attempt, panel.metric.clone())).or_default();
+        // Columns and clocks both ascend by rank: one walk over both, because a map costs a search a cell.
+        let mut at = 0;
         let (mut backwards, mut work) = (Vec::new(), Vec::new());
         for column in 0..panel.values.ncols() {
             let (Some(value), Some(time)) = (panel.value(row, column), panel.clock(row, column)) else { continue };
             let rank = panel.rank(column);
-            let Some(clock) = clocks.get_mut(&rank) else {
-                clocks.insert(rank, Clock::at(step, time.0));
+            while clocks.get(at).is_some_and(|(known, _)| *known < rank) {
+                at += 1;
+            }
+            if clocks.get(at).is_none_or(|(known, _)| *known != rank) {
+                clocks.insert(at, (rank, Clock::at(step, time.0)));
+                self.clocks_held += 1;
                 continue;
-            };
+            }
+            let clock = &mut clocks[at].1;
             let elapsed_ns = time.0.saturating_sub(clock.time_ns);
             if step > clock.step && elapsed_ns < -CLOCK_SLACK_NS {
                 let note = Some(format!("the clock went back {:.3} s after {}", -elapsed_ns as f64 / 1e9, clock.step));
@@ -213,15 +221,13 @@ impl Contradiction {
         verdicts
     }
 
-    fn broken(
-        &mut self,
-        panel: &Panel,
-        label: Label,
-        (law, offences, present): (Law, &[Offence], usize),
-        scene: &Scene,
-    ) -> Vec<Verdict> {
+    fn broken(&mut self, panel: &Panel, row: usize, (law, offences): (Law, &[Offence]), scene: &Scene) -> Vec<Verdict> {
+        if offences.is_empty() {
+            return Vec::new();
+        }
+        let present = panel.present.row(row).iter().filter(|present| **present).count();
         let is_whole = offences.len() * 2 > present && offences.len() > 1;
-        let about = (panel.attempt, panel.metric.as_str(), label);
+        let about = (panel.attempt, panel.metric.as_str(), panel.labels[row]);
         if is_whole {
             let all: Vec<&Offence> = offences.iter().collect();
             return self.say(about, (law, None, &all), scene).into_iter().collect();
@@ -446,6 +452,18 @@ mod tests {
         let mut standing = even("step_time_s", 300, &[2.0, 2.0]);
         standing.clocks.fill(0);
         assert_eq!(judge(&row_by_row(&standing)), []);
+    }
+
+    #[test]
+    fn ranks_that_join_later_and_skip_rows_keep_their_own_clocks() {
+        let narrow = rank_panel("loss_local", 0, &[vec![Some(1.0), Some(1.0)]]);
+        let wide = rank_panel("loss_local", 1, &vec![vec![Some(1.0), None, Some(1.0), Some(1.0)]; 3]);
+        let mut detector = Contradiction::default();
+        let seen = [row_by_row(&narrow), row_by_row(&wide)].concat();
+        assert_eq!(judge_all(&mut detector, &mut bare_scene(), &seen), []);
+        let held: Vec<Option<Rank>> = detector.clocks.values().flatten().map(|(rank, _)| *rank).collect();
+        assert_eq!(held, [0, 1, 2, 3].map(|rank| Some(Rank(rank))));
+        assert_eq!(detector.clocks_held, 4);
     }
 
     #[test]
