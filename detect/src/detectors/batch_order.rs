@@ -1,31 +1,32 @@
 //! Detects data that does not follow its plan.
 //!
 //! # What it finds
-//! `data.order`, a warning, for three laws: after a restart a step reads other batches than the same step read before;
-//! ranks of one data-parallel index read different batches; a random generator comes back to a state it had at an earlier step.
+//! `data.order`, a warning, for three laws: after a restart a step reads other batches than the same step read
+//! before; ranks of one data-parallel index read different batches; a random generator comes back to a state it had
+//! at an earlier step.
 //!
 //! # Why it matters
-//! The order of data and the states of the generators are the plan of a training: whoever changes them steers what the
-//! model sees last, or makes a run impossible to repeat, without touching a weight. Ranks of one index with different data
-//! compute halves of layers for different inputs: the result is no gradient of anything.
+//! The order of data and the states of the generators are the plan of a training: whoever changes them steers what
+//! the model sees last, or makes a run impossible to repeat, without touching a weight. Ranks of one index with
+//! different data compute halves of layers for different inputs: the result is no gradient of anything.
 //!
 //! # How it decides
-//! By law. *Plan*: a resumed run replays the steps after its checkpoint, so a step seen in an earlier attempt must read
-//! the same batch on each data-parallel index. It is judged where the same indices told the step in both attempts: a run
-//! resumed with another number of indices has another plan. Whether the other batch is a planned one of another
-//! step is said. *Index*: digests `batch` are equal inside one index; more than half of its ranks are the majority and the others
-//! the suspects. *State*: digests `rng` of one rank and name never repeat between the steps of an attempt. A repeated state
-//! is filed here because the generators give the order. Suspects are named while they are fewer than half
-//! of those that told. A case ends after [`CLEAR_ROWS`] good rows.
+//! By law. *Plan*: a resumed run replays the steps after its checkpoint, so a step seen in an earlier attempt must
+//! read the same batch on each data-parallel index. It is judged where the same indices told the step in both
+//! attempts: a run resumed with another number of indices has another plan. Whether the other batch is a planned one
+//! of another step is said. *Index*: digests `batch` are equal inside one index; more than half of its ranks are the
+//! majority and the others the suspects. *State*: digests `rng` of one rank and name never repeat between the steps
+//! of an attempt. A repeated state is filed here because the generators give the order. Suspects are named while they
+//! are fewer than half of those that told. A case ends after [`CLEAR_ROWS`] good rows.
 //!
 //! # Parameters
 //! [`CLEAR_ROWS`], [`BATCHES_MAX`], [`STATES_MAX`]: what is remembered.
 //!
 //! # Blind spots
-//! An order changed in an attempt that no earlier one has planned: without a declared plan a digest does not prove its
-//! place. Reshuffled epochs and attempts that skip batches on purpose: the former are not judged, the latter are found and
-//! are a planned intervention to acknowledge. Steps whose indices did not all tell. Steps further back than the memory. A generator that nobody draws
-//! from does not move and is found: its digest is not worth sending.
+//! An order changed in an attempt that no earlier one has planned: without a declared plan a digest does not prove
+//! its place. Reshuffled epochs and attempts that skip batches on purpose: the former are not judged, the latter are
+//! found and are a planned intervention to acknowledge. Steps whose indices did not all tell. Steps further back than
+//! the memory. A generator that nobody draws from does not move and is found: its digest is not worth sending.
 //!
 //! # Source
 //! DESIGN, "law"; signatures, class 14: batch ids against plan(seed, step, rank).
@@ -51,7 +52,8 @@ const SPEC: Spec = Spec {
 const VERSION: u8 = 1;
 /// Good rows that end a case.
 const CLEAR_ROWS: u32 = 20;
-/// Batches of the plan remembered: about 20 MB; a restart replays the steps since the last checkpoint, so the newest count.
+/// Batches of the plan remembered: about 20 MB; a restart replays the steps since the last checkpoint, so the newest
+/// count.
 const BATCHES_MAX: usize = 1 << 18;
 /// Generator states remembered, oldest forgotten first: about 20 MB.
 const STATES_MAX: usize = 1 << 18;

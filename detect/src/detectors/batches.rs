@@ -1,4 +1,5 @@
-//! What the two detectors of data share: the data-parallel index that reads a batch, and short names for long digests.
+//! What the two detectors of data share: the data-parallel index that reads a batch, and short names for long
+//! digests.
 
 use std::fmt;
 
@@ -37,8 +38,8 @@ pub(crate) fn index_of(rank: Option<Rank>, attempt: Attempt, scene: &Scene) -> I
 
 /// A 64-bit hash of words in order, the same in every process.
 ///
-/// Source: Fowler, Noll and Vo, FNV-1a, with the finisher of SplitMix64 (Steele, Lea, Flood, 2014), because short words
-/// leave the upper bits of FNV poorly mixed.
+/// Source: Fowler, Noll and Vo, FNV-1a, with the finisher of SplitMix64 (Steele, Lea, Flood, 2014), because short
+/// words leave the upper bits of FNV poorly mixed.
 pub(crate) fn hash(words: &[&str]) -> u64 {
     let mut state = 0xcbf2_9ce4_8422_2325_u64;
     for word in words {

@@ -1,8 +1,8 @@
 //! Detects telemetry that contradicts itself.
 //!
 //! # What it finds
-//! `telemetry.inconsistent`, a warning: two unequal rows for one key; a clock that goes backwards; more time worked than
-//! has passed; values that cannot be negative; ranks that disagree on a quantity that is equal by construction.
+//! `telemetry.inconsistent`, a warning: two unequal rows for one key; a clock that goes backwards; more time worked
+//! than has passed; values that cannot be negative; ranks that disagree on a quantity that is equal by construction.
 //!
 //! # Why it matters
 //! Whoever forges telemetry must forge all of it alike. What contradicts itself is a broken collector or a lie, and
@@ -10,23 +10,27 @@
 //!
 //! # How it decides
 //! By law, each on its own:
-//! *Conflict*: alignment met unequal rows for one run, attempt, rank, step and metric (or digest).
-//! *Clock*: a rank's time falls by more than [`CLOCK_SLACK_NS`] while its steps go on.
-//! *Work*: over [`WORK_ROWS`] consecutive steps a rank reports a sum of `step_time_s` of more than [`WORK_RATIO`] of the time
-//! on its own clock, plus the longest of these steps and one second, in [`WORK_WINDOWS`] windows on end. The opposite, a clock that runs on during pauses, is normal. A window in which the
-//! clock stands is not judged: rows stamped when a buffer was written.
-//! *Negative*: times, bytes, rates, norms and `tokens` below zero; counters (`_total`) that fall inside an attempt.
-//! *Agreement*: `grad_norm`, `loss`, `learning_rate` and `param_norm` told by each rank are equal after the all-reduce. Where more than half of
-//! at least [`AGREE_RANKS_MIN`] ranks of one role lie within [`AGREE_TOLERANCE`] of their median, others do not tell the truth.
-//! When more than half of the ranks in a row break a law, the run is meant and nobody is named. One rank and law is one case; beyond
-//! [`RANK_CASES_MAX`] of one law side by side, further ranks share one. A case ends after [`CLEAR_ROWS`] good rows of each metric it touched.
+//!
+//! - *Conflict*: alignment met unequal rows for one run, attempt, rank, step and metric (or digest).
+//! - *Clock*: a rank's time falls by more than [`CLOCK_SLACK_NS`] while its steps go on.
+//! - *Work*: over [`WORK_ROWS`] consecutive steps a rank reports a sum of `step_time_s` of more than [`WORK_RATIO`] of
+//!   the time on its own clock, plus the longest of these steps and one second, in [`WORK_WINDOWS`] windows on end. The
+//!   opposite, a clock that runs on during pauses, is normal. A window in which the clock stands is not judged: rows
+//!   stamped when a buffer was written.
+//! - *Negative*: times, bytes, rates, norms and `tokens` below zero; counters (`_total`) that fall inside an attempt.
+//! - *Agreement*: `grad_norm`, `loss`, `learning_rate` and `param_norm` told by each rank are equal after the
+//!   all-reduce. Where more than half of at least [`AGREE_RANKS_MIN`] ranks of one role lie within [`AGREE_TOLERANCE`]
+//!   of their median, others do not tell the truth.
+//!
+//! When more than half of the ranks in a row break a law, the run is meant and nobody is named. One rank and law is one case; beyond [`RANK_CASES_MAX`] of one law side by side,
+//! further ranks share one. A case ends after [`CLEAR_ROWS`] good rows of each metric it touched.
 //!
 //! # Parameters
 //! The constants named above; all are slack for honest rounding and clocks, not thresholds of a statistic.
 //!
 //! # Blind spots
-//! Lies that agree with each other; a rank whose clock is wrong by a constant; `loss_local` and `grad_norm_local`, which differ by
-//! design; conflicts of digests have no good rows and stay open.
+//! Lies that agree with each other; a rank whose clock is wrong by a constant; `loss_local` and `grad_norm_local`,
+//! which differ by design; conflicts of digests have no good rows and stay open.
 //!
 //! # Source
 //! DESIGN, "law": time goes forward; signatures, class 19: impossible physics, cross-witness.
@@ -78,10 +82,13 @@ const NOT_NEGATIVE: [&str; 8] =
 /// See the module's page.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Contradiction {
-    clocks: BTreeMap<(Attempt, Metric), Vec<(Option<Rank>, Clock)>>,
+    clocks: BTreeMap<(Attempt, Metric), Clocks>,
     clocks_held: usize,
     breaches: Breaches<(Attempt, Law, Option<Rank>)>,
 }
+
+/// Clocks of one metric, ascending by rank.
+type Clocks = Vec<(Option<Rank>, Clock)>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Law {

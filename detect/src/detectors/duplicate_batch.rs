@@ -5,25 +5,26 @@
 //! `data.duplicate`, a warning.
 //!
 //! # Why it matters
-//! Ranks that share their data do the same work twice: the effective batch shrinks, the gradient is noisier than it looks,
-//! and nothing else in the telemetry shows it. Data read again trains the model to recite it. Both follow from a sampler
-//! whose rank or seed was changed.
+//! Ranks that share their data do the same work twice: the effective batch shrinks, the gradient is noisier than it
+//! looks, and nothing else in the telemetry shows it. Data read again trains the model to recite it. Both follow from
+//! a sampler whose rank or seed was changed.
 //!
 //! # How it decides
-//! By law, on the digests `batch`: equal inside one data-parallel index (see `batch_order`), different between indices,
-//! and different between the steps of one `group` (an epoch). Without a told index every rank is its own. One repeat
-//! convicts: under a plan batch numbers are a permutation. Ranks of the indices concerned are the suspects while they
-//! are fewer than half of those that told; otherwise the whole run is meant. Repeats are compared per name, inside one attempt: a resumed
-//! run replays its plan. Where no group is told, all steps are one epoch until the row of batches that came first comes again as
-//! a whole, on all indices: then a new epoch has begun. A case ends after [`CLEAR_ROWS`] good rows.
+//! By law, on the digests `batch`: equal inside one data-parallel index (see `batch_order`), different between
+//! indices, and different between the steps of one `group` (an epoch). Without a told index every rank is its own.
+//! One repeat convicts: under a plan batch numbers are a permutation. Ranks of the indices concerned are the suspects
+//! while they are fewer than half of those that told; otherwise the whole run is meant. Repeats are compared per
+//! name, inside one attempt: a resumed run replays its plan. Where no group is told, all steps are one epoch until
+//! the row of batches that came first comes again as a whole, on all indices: then a new epoch has begun. A case ends
+//! after [`CLEAR_ROWS`] good rows.
 //!
 //! # Parameters
 //! [`CLEAR_ROWS`], [`BATCHES_MAX`]: how many batches are remembered, as 64-bit hashes.
 //!
 //! # Blind spots
-//! A repeat of a batch older than the last [`BATCHES_MAX`]; samples repeated inside batches that differ otherwise; epochs
-//! without a group that repeat from elsewhere than the beginning look like a duplicate; a batch told under two names. Two of
-//! 2^18 batches share a hash by accident with a chance of 2e-9.
+//! A repeat of a batch older than the last [`BATCHES_MAX`]; samples repeated inside batches that differ otherwise;
+//! epochs without a group that repeat from elsewhere than the beginning look like a duplicate; a batch told under two
+//! names. Two of 2^18 batches share a hash by accident with a chance of 2e-9.
 //!
 //! # Source
 //! DESIGN, "law": batches differ between ranks and steps; signatures, class 14.

@@ -1,24 +1,27 @@
 //! Detects code, configuration or environment that changed.
 //!
 //! # What it finds
-//! `environment.changed`: a change inside an attempt (critical for code and configuration, a warning for the environment), and a
-//! change from one attempt to the next (information).
+//! `environment.changed`: a change inside an attempt (critical for code and configuration, a warning for the
+//! environment), and a change from one attempt to the next (information).
 //!
 //! # Why it matters
-//! A process that runs does not change its code: if the fingerprint moves, somebody patched a live training. A change at a
-//! restart is how people deploy, and worth a line beside whatever goes wrong afterwards: many regressions are a change of one line.
+//! A process that runs does not change its code: if the fingerprint moves, somebody patched a live training. A change
+//! at a restart is how people deploy, and worth a line beside whatever goes wrong afterwards: many regressions are a
+//! change of one line.
 //!
 //! # How it decides
-//! By law: a rank's digest of `code`, `config` and `env` is constant inside an attempt, name by name, against its first word
-//! of that attempt. Ranks that changed are the suspects while they are at most half of those that told; a change of more is the run's. The case ends when each
-//! changed rank's first digest is back. Between attempts the digest most ranks told first is compared with that of the latest attempt before which told the name;
-//! all names of one kind that changed at a restart are one case of severity `info`, which carries old and new digest.
+//! By law: a rank's digest of `code`, `config` and `env` is constant inside an attempt, name by name, against its
+//! first word of that attempt. Ranks that changed are the suspects while they are at most half of those that told; a
+//! change of more is the run's. The case ends when each changed rank's first digest is back. Between attempts the
+//! digest most ranks told first is compared with that of the latest attempt before which told the name; all names of
+//! one kind that changed at a restart are one case of severity `info`, which carries old and new digest.
 //!
 //! # Parameters
 //! [`SUBJECTS_MAX`], [`WORDS_MAX`]: what is remembered.
 //!
 //! # Blind spots
-//! A change between two tellings that is undone in time; what is not fingerprinted; a change before the first telling of an attempt shows only as information.
+//! A change between two tellings that is undone in time; what is not fingerprinted; a change before the first telling
+//! of an attempt shows only as information.
 //!
 //! # Source
 //! DESIGN, "law"; signatures, class 20: software change, shift aligned to a deploy.

@@ -1,25 +1,26 @@
 //! Detects ranks that do not run the same code, configuration or environment.
 //!
 //! # What it finds
-//! A rank whose digest of code, configuration or environment differs from the other ranks': `environment.mismatch`; critical
-//! for code and configuration, a warning for the environment.
+//! A rank whose digest of code, configuration or environment differs from the other ranks': `environment.mismatch`;
+//! critical for code and configuration, a warning for the environment.
 //!
 //! # Why it matters
-//! One worker that runs other code can scale its gradient, skip its clipping or read other data, and every collective still
-//! fits. What such a rank contributed to the weights cannot be trusted. A differing environment (a library, a driver) is
-//! more often neglect, and changes numbers all the same.
+//! One worker that runs other code can scale its gradient, skip its clipping or read other data, and every collective
+//! still fits. What such a rank contributed to the weights cannot be trusted. A differing environment (a library, a
+//! driver) is more often neglect, and changes numbers all the same.
 //!
 //! # How it decides
-//! By law, on the digests `code`, `config` and `env`, name by name: equal over all ranks of an attempt. Each rank's last word
-//! counts, so that ranks may tell at different times. More than half of the ranks that told are the majority and the others
-//! the suspects; without a majority nobody can be named. All names of one kind of digest are one case; it ends when all agree.
+//! By law, on the digests `code`, `config` and `env`, name by name: equal over all ranks of an attempt. Each rank's
+//! last word counts, so that ranks may tell at different times. More than half of the ranks that told are the
+//! majority and the others the suspects; without a majority nobody can be named. All names of one kind of digest are
+//! one case; it ends when all agree.
 //!
 //! # Parameters
 //! [`SUBJECTS_MAX`], [`DIGESTS_MAX`], [`RANKS_MAX`]: what is remembered.
 //!
 //! # Blind spots
-//! The same wrong code on all ranks (see `environment_change`); what a collector does not fingerprint; ranks whose configuration
-//! holds their own name or rank must leave it out of the digest.
+//! The same wrong code on all ranks (see `environment_change`); what a collector does not fingerprint; ranks whose
+//! configuration holds their own name or rank must leave it out of the digest.
 //!
 //! # Source
 //! DESIGN, "law": code, config and environment digests agree; signatures, classes 13 and 20.
@@ -47,7 +48,8 @@ const SUBJECTS_MAX: usize = 4096;
 /// Different digests remembered of one name; more than that is noise, and the rest counts as one more.
 const DIGESTS_MAX: usize = 64;
 
-/// Stands for all digests beyond the last remembered one; no hexadecimal digest reads so, and it is never the majority.
+/// Stands for all digests beyond the last remembered one; no hexadecimal digest reads so, and it is never the
+/// majority.
 const OTHERS: &str = "others";
 /// Ranks remembered over all names: about 30 MB.
 const RANKS_MAX: usize = 1 << 22;

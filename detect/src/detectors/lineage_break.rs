@@ -4,24 +4,25 @@
 //! A checkpoint whose digest at loading differs from its digest at saving: `weights.lineage_break`, always critical.
 //!
 //! # Why it matters
-//! A checkpoint at rest is the easiest place to edit a model: no process runs, every replica loads the same edit, and all
-//! comparisons over ranks agree afterwards.
+//! A checkpoint at rest is the easiest place to edit a model: no process runs, every replica loads the same edit, and
+//! all comparisons over ranks agree afterwards.
 //!
 //! # How it decides
 //! By law, bit for bit: `checkpoint_loaded` equals `checkpoint_saved` of the same name, inside a run, over all its
-//! attempts. A rank's load is compared with what the same rank saved under the name (shards); a load without a rank, or
-//! of a rank that saved nothing, with the one digest that was saved, if it is one: then the checkpoint is a whole, and only
-//! when all loads of the row are alike (else they are shards cut anew). A name that is saved again replaces the one before:
-//! the last save wins. Loads before any save, and loads whose `group` names another run, cannot be judged here. Ranks that
-//! loaded something else are the suspects; when all that could be judged did, the checkpoint itself is meant and nobody is
-//! named. All names loaded by one attempt are one case; it ends when each is loaded as saved.
+//! attempts. A rank's load is compared with what the same rank saved under the name (shards); a load without a rank,
+//! or of a rank that saved nothing, with the one digest that was saved, if it is one: then the checkpoint is a whole,
+//! and only when all loads of the row are alike (else they are shards cut anew). A name that is saved again replaces
+//! the one before: the last save wins. Loads before any save, and loads whose `group` names another run, cannot be
+//! judged here. Ranks that loaded something else are the suspects; when all that could be judged did, the checkpoint
+//! itself is meant and nobody is named. All names loaded by one attempt are one case; it ends when each is loaded as
+//! saved.
 //!
 //! # Parameters
 //! [`CHECKPOINTS_MAX`], [`ENTRIES_MAX`]: what is remembered.
 //!
 //! # Blind spots
-//! A checkpoint of another run, or saved before the log begins; one edited before its first digest; loads on another number
-//! of ranks than saved; a save longer ago than the last [`CHECKPOINTS_MAX`] names.
+//! A checkpoint of another run, or saved before the log begins; one edited before its first digest; loads on another
+//! number of ranks than saved; a save longer ago than the last [`CHECKPOINTS_MAX`] names.
 //!
 //! # Source
 //! DESIGN, "law"; signatures, class 12: lineage break, H(save) differs from H(load).

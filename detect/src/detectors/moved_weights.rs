@@ -1,28 +1,28 @@
 //! Detects weights that moved with no optimizer step between.
 //!
 //! # What it finds
-//! A rank that begins a step with other weights than it ended the step before with: `weights.unexplained_update`, always
-//! critical.
+//! A rank that begins a step with other weights than it ended the step before with: `weights.unexplained_update`,
+//! always critical.
 //!
 //! # Why it matters
-//! Nobody but the optimizer moves weights. Between two steps lies the moment in which a process attached to the trainer,
-//! a broadcast from a wrong rank or a hot patch replaces them. Replicas that are all moved alike still agree with each
-//! other, so that a comparison over ranks sees nothing: this one compares each rank with itself.
+//! Nobody but the optimizer moves weights. Between two steps lies the moment in which a process attached to the
+//! trainer, a broadcast from a wrong rank or a hot patch replaces them. Replicas that are all moved alike still agree
+//! with each other, so that a comparison over ranks sees nothing: this one compares each rank with itself.
 //!
 //! # How it decides
-//! By law, bit for bit: `weight_before` of step s equals `weight` of step s - 1, for the same rank, name and group. Nothing
-//! is compared over a gap (sampled digests are judged only where both neighbours were told) or over attempts (that is
-//! `lineage_break`). When all judged ranks of two or more moved, nobody is named: the whole run was moved. The two
-//! digests may come in either order; what waits for its other half is kept for [`PENDING_STEPS`] steps. All names of one
-//! attempt are one case; it ends when each name it was broken in holds again.
+//! By law, bit for bit: `weight_before` of step s equals `weight` of step s - 1, for the same rank, name and group.
+//! Nothing is compared over a gap (sampled digests are judged only where both neighbours were told) or over attempts
+//! (that is `lineage_break`). When all judged ranks of two or more moved, nobody is named: the whole run was moved.
+//! The two digests may come in either order; what waits for its other half is kept for [`PENDING_STEPS`] steps. All
+//! names of one attempt are one case; it ends when each name it was broken in holds again.
 //!
 //! # Parameters
 //! [`PENDING_STEPS`], [`PENDING_ENTRIES_MAX`].
 //!
 //! # Blind spots
-//! Weights moved inside the optimizer step, or between attempts; steps without both digests; a trainer in whose process
-//! the intruder also computes the digest. Averaging of weights outside the optimizer (an exponential average swapped in
-//! for an evaluation and not swapped back) is rightly found.
+//! Weights moved inside the optimizer step, or between attempts; steps without both digests; a trainer in whose
+//! process the intruder also computes the digest. Averaging of weights outside the optimizer (an exponential average
+//! swapped in for an evaluation and not swapped back) is rightly found.
 //!
 //! # Source
 //! DESIGN, "law": a weight moves only by an optimizer step; signatures, class 12.
@@ -56,7 +56,6 @@ const PENDING_ENTRIES_MAX: usize = 1 << 19;
 pub(crate) struct MovedWeights {
     pending: BTreeMap<PendingKey, Pending>,
     pending_entries: usize,
-    held: BTreeMap<Attempt, Step>,
     breaches: Breaches<(Attempt, Extent)>,
 }
 
@@ -128,8 +127,6 @@ impl MovedWeights {
         }
         let moved: Vec<&Pair<'_>> = pairs.iter().filter(|pair| pair.ended != pair.begun).collect();
         if moved.is_empty() {
-            let good_until = self.held.get(&attempt).copied();
-            self.held.insert(attempt, good_until.max(begun.label.step).unwrap_or(Step(0)));
             let extents = [Extent::SomeRanks, Extent::WholeRun];
             return extents.iter().filter_map(|extent| self.breaches.holds(&(attempt, *extent), name, 1)).collect();
         }
@@ -145,7 +142,8 @@ impl MovedWeights {
             name: name.clone(),
             label: begun.label,
             ranks,
-            good_until: self.held.get(&attempt).copied(),
+            // The step before ended with the weights it should have: the boundary is exact.
+            good_until: begun.label.step.and_then(|step| step.0.checked_sub(1)).map(Step),
             evidence: evidence(name, begun.label.step, &moved),
         };
         let total = pairs.len();
