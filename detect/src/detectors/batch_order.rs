@@ -367,6 +367,11 @@ mod tests {
     }
 
     #[test]
+    fn a_step_told_twice_in_one_attempt_is_no_plan_for_itself() {
+        assert_eq!(judge(&[read(0, 1, &["a", "b"]), read(0, 1, &["c", "d"])]), []);
+    }
+
+    #[test]
     fn a_new_order_on_all_ranks_names_nobody() {
         let verdicts = judge(&[planned(0, 0..3), vec![read(1, 1, &["x", "y", "z", "w"])]].concat());
         assert_eq!(named(&verdicts[0]), [] as [u32; 0]);

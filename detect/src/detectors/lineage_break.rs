@@ -243,6 +243,12 @@ mod tests {
     }
 
     #[test]
+    fn shards_of_a_replaced_save_are_no_evidence() {
+        let seen = [saved(0, 9, &["aa", "bb"]), saved(0, 18, &["cc"]), loaded(1, 19, &["cc", "xx"])];
+        assert_eq!(judge(&seen), []);
+    }
+
+    #[test]
     fn loads_without_a_save_of_another_run_or_cut_anew_cannot_be_judged() {
         assert_eq!(judge(&[loaded(0, 0, &["aa"]), saved(0, 9, &["bb"])]), []);
         assert_eq!(judge(&[saved(0, 9, &["aa"]), in_group(loaded(1, 0, &["xx"]), "parent")]), []);
