@@ -1,5 +1,15 @@
 //! One file a detector, named after the fault.
 
+pub(crate) mod batch_order;
+mod batches;
+mod breach;
+pub(crate) mod contradiction;
+pub(crate) mod duplicate_batch;
+pub(crate) mod environment_change;
+pub(crate) mod environment_mismatch;
+pub(crate) mod lineage_break;
+pub(crate) mod moved_weights;
 pub(crate) mod nonfinite;
+pub(crate) mod replica_mismatch;
 #[cfg(test)]
 pub(crate) mod testing;
