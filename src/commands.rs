@@ -75,7 +75,9 @@ fn report_counts(findings: &Findings) {
 fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     match write(&mut out).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot write to standard output"),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
         _ => Ok(()),
     }
 }
@@ -87,7 +89,8 @@ fn run_detectors(args: &DetectorsArgs) -> Result<ExitCode> {
         Output::Json => specs.iter().try_for_each(|spec| {
             let kinds: Vec<&str> = spec.kinds.iter().map(|kind| kind.as_str()).collect();
             let against = format!("{:?}", spec.against).to_lowercase();
-            let line = serde_json::json!({"name": spec.name, "against": against, "watches": spec.watches, "kinds": kinds});
+            let line =
+                serde_json::json!({"name": spec.name, "against": against, "watches": spec.watches, "kinds": kinds});
             writeln!(out, "{line}")
         }),
         Output::Csv => {

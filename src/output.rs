@@ -55,7 +55,19 @@ pub fn write_changes(out: &mut dyn Write, changes: &[Change]) -> io::Result<()> 
 /// When the stream fails.
 pub fn write_csv(out: &mut dyn Write, incidents: &[Incident]) -> io::Result<()> {
     let mut writer = csv::Writer::from_writer(out);
-    let header = ["id", "run", "attempt", "kind", "severity", "state", "first_step", "detected_step", "last_step", "suspects", "summary"];
+    let header = [
+        "id",
+        "run",
+        "attempt",
+        "kind",
+        "severity",
+        "state",
+        "first_step",
+        "detected_step",
+        "last_step",
+        "suspects",
+        "summary",
+    ];
     writer.write_record(header)?;
     for incident in incidents {
         let step = |step: Option<Step>| step.map_or(String::new(), |step| step.0.to_string());
@@ -138,7 +150,8 @@ impl Style {
 }
 
 fn paragraph(incident: &Incident, style: Style) -> String {
-    let mut text = format!("{}  {}  {}", style.severity(incident.severity), style.bold(incident.kind.as_str()), when(incident));
+    let mut text =
+        format!("{}  {}  {}", style.severity(incident.severity), style.bold(incident.kind.as_str()), when(incident));
     if incident.attempt.0 > 0 {
         let _ = write!(text, "  attempt {}", incident.attempt.0);
     }
@@ -264,7 +277,14 @@ mod tests {
 
     #[test]
     fn numbers_have_four_digits_and_everyday_sizes_no_exponent() {
-        let cases = [(0.0, "0"), (1.0, "1.000"), (0.01234567, "0.01235"), (123456.7, "123457"), (1e-9, "1.000e-9"), (f64::NAN, "NaN")];
+        let cases = [
+            (0.0, "0"),
+            (1.0, "1.000"),
+            (0.01234567, "0.01235"),
+            (123456.7, "123457"),
+            (1e-9, "1.000e-9"),
+            (f64::NAN, "NaN"),
+        ];
         for (value, text) in cases {
             assert_eq!(number(value), text);
         }

@@ -117,7 +117,8 @@ impl Pipeline {
     /// # Errors
     /// When the bytes are no snapshot of this version.
     pub fn restore(snapshot: &[u8]) -> Result<Self> {
-        let state: PipelineState = rmp_serde::from_slice(snapshot).context("not a pipeline snapshot of this version")?;
+        let state: PipelineState =
+            rmp_serde::from_slice(snapshot).context("not a pipeline snapshot of this version")?;
         let mut detectors: Vec<Box<dyn Detector>> = DetectorKind::ALL.iter().map(|kind| kind.build()).collect();
         anyhow::ensure!(detectors.len() == state.detectors.len(), "the snapshot has other detectors than this version");
         for (detector, bytes) in detectors.iter_mut().zip(&state.detectors) {

@@ -40,7 +40,8 @@ pub fn replay(paths: &[PathBuf], rejects_dir: Option<&Path>) -> Result<(Findings
         replay_run(&run, run_log, &mut findings).with_context(|| format!("cannot replay run `{run}`"))?;
     }
     findings.incidents.sort_by(|one, other| {
-        let key = |incident: &Incident| (incident.run.clone(), incident.attempt, incident.started_at, incident.id.clone());
+        let key =
+            |incident: &Incident| (incident.run.clone(), incident.attempt, incident.started_at, incident.id.clone());
         key(one).cmp(&key(other))
     });
     Ok((findings, rejects))

@@ -8,6 +8,7 @@ mod detectors;
 mod error;
 mod registry;
 mod scene;
+mod series;
 mod snapshot;
 
 pub use budget::Budget;

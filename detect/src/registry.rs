@@ -6,7 +6,10 @@ use crate::detectors::contradiction::Contradiction;
 use crate::detectors::duplicate_batch::DuplicateBatch;
 use crate::detectors::environment_change::EnvironmentChange;
 use crate::detectors::environment_mismatch::EnvironmentMismatch;
+use crate::detectors::gradient_explosion::GradientExplosion;
 use crate::detectors::lineage_break::LineageBreak;
+use crate::detectors::loss_drift::LossDrift;
+use crate::detectors::loss_excursion::LossExcursion;
 use crate::detectors::moved_weights::MovedWeights;
 use crate::detectors::nonfinite::Nonfinite;
 use crate::detectors::replica_mismatch::ReplicaMismatch;
@@ -32,6 +35,12 @@ pub enum DetectorKind {
     Contradiction,
     /// A NaN or an infinity was logged.
     Nonfinite,
+    /// The gradient norm leaves its range.
+    GradientExplosion,
+    /// The loss jumps up.
+    LossExcursion,
+    /// The loss creeps up.
+    LossDrift,
 }
 
 impl DetectorKind {
@@ -46,6 +55,9 @@ impl DetectorKind {
         Self::EnvironmentChange,
         Self::Contradiction,
         Self::Nonfinite,
+        Self::GradientExplosion,
+        Self::LossExcursion,
+        Self::LossDrift,
     ];
 
     /// A detector that has seen nothing.
@@ -61,6 +73,9 @@ impl DetectorKind {
             Self::EnvironmentChange => Box::<EnvironmentChange>::default(),
             Self::Contradiction => Box::<Contradiction>::default(),
             Self::Nonfinite => Box::<Nonfinite>::default(),
+            Self::GradientExplosion => Box::<GradientExplosion>::default(),
+            Self::LossExcursion => Box::<LossExcursion>::default(),
+            Self::LossDrift => Box::<LossDrift>::default(),
         }
     }
 }

@@ -79,6 +79,11 @@ impl Recent {
         self.values.extend(values.iter().skip(values.len().saturating_sub(VALUES_MAX)));
     }
 
+    /// The last accepted values, newest first.
+    pub(crate) fn last_values(&self, rows: usize) -> Vec<f64> {
+        self.values.iter().rev().take(rows).copied().collect()
+    }
+
     /// True for a log whose first step lies so far in that its warm-up is over.
     pub(crate) fn is_late_start(&self) -> bool {
         self.first_step.is_some_and(|first| first.0 > LATE_START_STEP)
@@ -101,8 +106,7 @@ impl Recent {
         if !is_warm || self.rows < least {
             return None;
         }
-        let recent: Vec<f64> = self.values.iter().rev().take(level_rows).copied().collect();
-        let level = median(&recent)?;
+        let level = median(&self.last_values(level_rows))?;
         let differences: Vec<f64> = self.differences.iter().copied().collect();
         let is_settled = differences.len() >= DIFFERENCES_MIN;
         let noise = match is_settled {

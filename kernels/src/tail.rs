@@ -18,9 +18,9 @@ pub fn heavy_tail_log10_e(z: f64) -> f64 {
 /// Decimal logarithm of the upper tail of Student's t with 4 degrees of freedom at `z` >= 0.
 fn heavy_tail_log10_p(z: f64) -> f64 {
     // P(T > z) = (1 - u)^2 (2 + u) / 4 with u = z / sqrt(z^2 + 4); 1 - u without cancellation.
-    let root = (z * z + 4.0).sqrt();
-    let rest = 4.0 / (root * (root + z));
-    2.0 * rest.log10() + ((3.0 - rest) / 4.0).log10()
+    let root = z.hypot(2.0);
+    let rest_log10 = 4_f64.log10() - root.log10() - (root + z).log10();
+    2.0 * rest_log10 + ((3.0 - 10_f64.powf(rest_log10)) / 4.0).log10()
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use trainwarden::quality::{Corpus, CorpusFile, Quality, Scored, score, write_json, write_table};
 use trainwarden::replay::replay;
-use trainwarden_ingest::{FolderWriter, Format};
 use trainwarden_ingest::import::{self, ImportKind};
+use trainwarden_ingest::{FolderWriter, Format};
 
 // Parts of the package that this file does not name itself.
 use {

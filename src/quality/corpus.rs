@@ -68,7 +68,8 @@ impl Corpus {
     /// When one of both is missing or broken.
     pub fn open(dir: &Path) -> Result<Self> {
         let index = dir.join("runs.csv");
-        let mut reader = csv::Reader::from_path(&index).with_context(|| format!("cannot read `{}`", index.display()))?;
+        let mut reader =
+            csv::Reader::from_path(&index).with_context(|| format!("cannot read `{}`", index.display()))?;
         let files: Result<Vec<CorpusFile>, csv::Error> = reader.deserialize().collect();
         let mut files = files.with_context(|| format!("`{}` is no index of a corpus", index.display()))?;
         files.sort_by(|one, other| one.file.cmp(&other.file));

@@ -11,7 +11,10 @@ use super::score::{FalseAlarm, KindScore, Quality};
 pub fn write_table(out: &mut dyn Write, quality: &Quality) -> io::Result<()> {
     for (title, is_documented) in [("Documented labels", true), ("Labels by rule or status", false)] {
         writeln!(out, "\n### {title}\n")?;
-        writeln!(out, "| kind, severity, confidence | labels | found | exact kind | right rank | delay in steps: median, max | undecidable |")?;
+        writeln!(
+            out,
+            "| kind, severity, confidence | labels | found | exact kind | right rank | delay in steps: median, max | undecidable |"
+        )?;
         writeln!(out, "|---|---|---|---|---|---|---|")?;
         let chosen = quality.kinds.iter().filter(|(name, _)| name.ends_with("documented") == is_documented);
         for (name, score) in chosen {
@@ -30,7 +33,10 @@ fn line(name: &str, score: &KindScore) -> String {
     };
     let ranks = if score.ranked == 0 { "–".to_owned() } else { format!("{} of {}", score.top1, score.ranked) };
     let (labels, found, exact) = (score.labels, score.found, score.exact);
-    format!("| {name} | {labels} | {found} | {exact} | {ranks} | {delay} | {} ({} found) |", score.undecidable, score.undecidable_found)
+    format!(
+        "| {name} | {labels} | {found} | {exact} | {ranks} | {delay} | {} ({} found) |",
+        score.undecidable, score.undecidable_found
+    )
 }
 
 fn write_alarms(out: &mut dyn Write, quality: &Quality) -> io::Result<()> {
@@ -46,7 +52,11 @@ fn write_alarms(out: &mut dyn Write, quality: &Quality) -> io::Result<()> {
     writeln!(out, "| at by-design labels, or naming a rank where none is guilty | {traps} |")?;
     let explained = quality.false_alarms.len() - counted.len();
     writeln!(out, "| apart: overlapping a `slow_phase` or `step_time_stall` label | {explained} |")?;
-    writeln!(out, "| hard batches with an incident of `warning` or above | {} of {} |", quality.hard_batches.1, quality.hard_batches.0)?;
+    writeln!(
+        out,
+        "| hard batches with an incident of `warning` or above | {} of {} |",
+        quality.hard_batches.1, quality.hard_batches.0
+    )?;
     writeln!(out, "| incidents of `info` | {} |", quality.notes_on_clean)?;
     if !counted.is_empty() {
         writeln!(out, "\nCounted as false alarms:\n")?;

@@ -103,7 +103,8 @@ pub fn score(quality: &mut Quality, corpus: &Corpus, file: &CorpusFile, scored: 
     if file.is_clean_training() {
         quality.clean_files += 1;
         quality.clean_rows += file.rows;
-        quality.notes_on_clean += incidents.iter().filter(|incident| incident.severity == Severity::Info).count() as u64;
+        quality.notes_on_clean +=
+            incidents.iter().filter(|incident| incident.severity == Severity::Info).count() as u64;
     }
     for incident in incidents.iter().filter(|incident| incident.severity >= Severity::Warning) {
         let is_trap = labels.iter().any(|label| is_trapped(label, incident));

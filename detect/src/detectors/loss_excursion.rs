@@ -351,7 +351,8 @@ mod tests {
 
     /// A decaying loss with some noise, and what `change` makes of it.
     fn losses(rows: usize, change: impl Fn(usize, f32) -> f32) -> Vec<f32> {
-        let healthy = |row: usize| 3.0 + 4.0 / (1.0 + row as f32 / 20.0) + 0.02 * ((row * 7919 % 13) as f32 - 6.0) / 6.0;
+        let healthy =
+            |row: usize| 3.0 + 4.0 / (1.0 + row as f32 / 20.0) + 0.02 * ((row * 7919 % 13) as f32 - 6.0) / 6.0;
         (0..rows).map(|row| change(row, healthy(row))).collect()
     }
 
@@ -361,7 +362,11 @@ mod tests {
 
     #[test]
     fn a_jump_of_three_rows_that_comes_back_is_one_spike() {
-        let verdicts = judge(&losses(400, |row, loss| if (200..230).contains(&row) { loss + 1.5 - 0.04 * (row - 200) as f32 } else { loss }));
+        let verdicts =
+            judge(&losses(
+                400,
+                |row, loss| if (200..230).contains(&row) { loss + 1.5 - 0.04 * (row - 200) as f32 } else { loss },
+            ));
         let said: Vec<_> = verdicts.iter().map(|verdict| (verdict.kind, verdict.phase)).collect();
         assert_eq!(said, [(Kind::LossSpike, Phase::Raised), (Kind::LossSpike, Phase::Cleared)]);
         assert_eq!((verdicts[0].first.step, verdicts[0].last.step), (Some(Step(200)), Some(Step(202))));
