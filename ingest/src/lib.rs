@@ -1,6 +1,7 @@
 //! Telemetry in: run folders and foreign formats are decoded, put in log order and aligned.
 
 mod error;
+pub mod import;
 mod row;
 mod write;
 mod write_file;
