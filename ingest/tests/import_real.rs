@@ -82,6 +82,26 @@ fn the_members_of_a_hung_group_are_known_even_when_one_left_no_entry() {
 }
 
 #[test]
+fn only_the_rank_whose_device_failed_is_missing_in_the_calls_of_its_groups() {
+    let (_, dir) = imported(&ImportSource::FlightRecorder, "collectives/flight_recorder/gpu_error_1st.json.gz", None);
+    let mut members: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for member in table(dir.path(), "groups") {
+        members.entry(member["comm"].clone()).or_default().push(member["rank"].clone());
+    }
+    let mut present: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    for call in table(dir.path(), "collectives") {
+        present.entry((call["comm"].clone(), call["seq"].clone())).or_default().push(call["rank"].clone());
+    }
+    let mut missing: Vec<&String> = Vec::new();
+    for ((comm, _), ranks) in &present {
+        missing.extend(members.get(comm).into_iter().flatten().filter(|rank| !ranks.contains(rank)));
+    }
+    missing.sort_unstable();
+    missing.dedup();
+    assert_eq!(missing, ["12"]);
+}
+
+#[test]
 fn the_trace_and_its_sums_agree() {
     let own_work = ["forward_time_s", "backward_time_s", "step_time_s"];
     let values = |file: &str| {

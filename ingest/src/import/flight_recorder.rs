@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::flight_entry::{Call, call, comm_name, members};
+use super::flight_status::Completed;
 use super::table::open;
 use super::trace::UNPLACED;
 use super::{ImportError, ImportReport, Sink, stem};
@@ -21,8 +23,6 @@ use crate::{CollectiveOut, MemberOut, PlacementOut};
 
 /// A dump of a rank has 2,000 entries and a few megabytes; what decompresses to more than this is no dump.
 const FILE_BYTES_MAX: u64 = 2 << 30;
-/// Members of a communicator: beyond the largest jobs, and small enough to hold.
-const MEMBERS_MAX: usize = 1 << 20;
 
 /// Reads dumps; without a run name, dumps of single ranks share the run their file names have in common.
 pub(super) fn read(files: &[PathBuf], run: Option<&str>, sink: &mut Sink<'_>) -> Result<(), ImportError> {
@@ -79,6 +79,7 @@ struct Dumps {
     members: BTreeMap<String, BTreeSet<u32>>,
     roles: BTreeMap<u32, Roles>,
     calls: Vec<Call>,
+    completed: Completed,
 }
 
 /// Where a rank is in the parallel grid.
@@ -87,22 +88,7 @@ struct Roles {
     dp: Option<u32>,
     tp: Option<u32>,
     pp: Option<u32>,
-    ep: Option<u32>,
     cp: Option<u32>,
-}
-
-/// One entry of a dump.
-struct Call {
-    rank: u32,
-    comm: String,
-    seq: u64,
-    op: String,
-    bytes: Option<u64>,
-    signature: Option<String>,
-    enqueued: Option<i64>,
-    start: Option<i64>,
-    end: Option<i64>,
-    peer: Option<u32>,
 }
 
 impl Dumps {
@@ -139,6 +125,7 @@ impl Dumps {
                 &[]
             }
         };
+        self.completed.learn(rank, dump, entries);
         for (index, entry) in entries.iter().enumerate() {
             report.rows_read += 1;
             match call(rank, entry, &groups) {
@@ -177,7 +164,8 @@ impl Dumps {
         groups
     }
 
-    /// The place of a rank in the list of such a group is its index in that dimension. These are Megatron's names.
+    /// The place of a rank in the list of such a group is its index in that dimension. These are Megatron's names. The
+    /// expert group is left out: it runs across tensor and data parallelism, and would leave a rank without a peer.
     fn learn_role(&mut self, rank: u32, desc: &str, ranks: &[u32]) {
         let Some(index) = ranks.iter().position(|&member| member == rank).and_then(|index| u32::try_from(index).ok())
         else {
@@ -188,7 +176,6 @@ impl Dumps {
             "DATA_PARALLEL_GROUP" => roles.dp = Some(index),
             "TENSOR_MODEL_PARALLEL_GROUP" => roles.tp = Some(index),
             "PIPELINE_MODEL_PARALLEL_GROUP" => roles.pp = Some(index),
-            "EXPERT_MODEL_PARALLEL_GROUP" => roles.ep = Some(index),
             "CONTEXT_PARALLEL_GROUP" => roles.cp = Some(index),
             // With context parallelism this is a finer index than dp, and without it the only one that is told.
             "DATA_PARALLEL_GROUP_WITH_CP" => roles.dp = roles.dp.or(Some(index)),
@@ -199,159 +186,42 @@ impl Dumps {
     fn write(&self, run: &str, sink: &mut Sink<'_>) -> Result<(), ImportError> {
         let ranks: BTreeSet<u32> = self.members.values().flatten().chain(&self.ranks).copied().collect();
         for rank in ranks {
-            let Roles { dp, tp, pp, ep, cp } = self.roles.get(&rank).copied().unwrap_or_default();
-            sink.placement(&PlacementOut { run, rank, dp, tp, pp, ep, cp, ..UNPLACED })?;
+            let Roles { dp, tp, pp, cp } = self.roles.get(&rank).copied().unwrap_or_default();
+            sink.placement(&PlacementOut { run, rank, dp, tp, pp, cp, ..UNPLACED })?;
         }
         for (comm, ranks) in &self.members {
             for &rank in ranks {
                 sink.member(&MemberOut { run, attempt: 0, comm, rank })?;
             }
         }
-        for call in &self.calls {
-            sink.collective(&CollectiveOut {
-                run,
-                attempt: 0,
-                rank: call.rank,
-                comm: &call.comm,
-                seq: call.seq,
-                op: &call.op,
-                bytes: call.bytes,
-                signature: call.signature.as_deref(),
-                enqueued: call.enqueued,
-                start: call.start,
-                end: call.end,
-                step: None,
-                peer: call.peer,
-            })?;
+        let finished = self.completed.unrecorded(&self.calls, &self.members);
+        if !finished.is_empty() {
+            sink.report.note(
+                "calls that `pg_status` says a rank completed, and its dump no longer has, got the latest time a peer \
+                 issued them"
+                    .to_owned(),
+            );
         }
-        Ok(())
+        self.calls.iter().chain(&finished).try_for_each(|call| write_call(run, call, sink))
     }
 }
 
-/// `desc/name`: the description says what the group is for, the name tells groups of one description apart.
-fn comm_name(name: &str, desc: &str) -> String {
-    if desc.is_empty() || desc == "undefined" { name.to_owned() } else { format!("{desc}/{name}") }
-}
-
-/// The ranks of a process group: a JSON list, or (as PyTorch writes it) a text that holds one.
-fn members(ranks: Option<&Value>) -> Option<Vec<u32>> {
-    let ranks: Vec<u32> = match ranks? {
-        Value::String(text) => serde_json::from_str(text).ok()?,
-        list => serde_json::from_value(list.clone()).ok()?,
-    };
-    (ranks.len() <= MEMBERS_MAX).then_some(ranks)
-}
-
-fn call(rank: u32, entry: &Value, groups: &BTreeMap<String, Vec<u32>>) -> Result<Call, String> {
-    let text = |key: &str| entry.get(key).and_then(Value::as_str);
-    let (name, desc) = process_group(entry).ok_or("`process_group` is no name and description")?;
-    let profiling_name = text("profiling_name").ok_or("`profiling_name` is no text")?;
-    // The part before the colon is the backend: `nccl:all_reduce`.
-    let op = profiling_name.split_once(':').map_or(profiling_name, |(_, op)| op);
-    let ends = transfer(op);
-    let is_p2p = entry.get("is_p2p").and_then(Value::as_bool).unwrap_or(ends.is_some());
-    let sequence = if is_p2p { "p2p_seq_id" } else { "collective_seq_id" };
-    let seq = entry.get(sequence).and_then(Value::as_u64).ok_or_else(|| format!("`{sequence}` is no number from 0"))?;
-    let (start, end) = begin_and_end(entry)?;
-    let call = Call {
-        rank,
-        comm: comm_name(name, desc),
-        seq,
-        op: op.to_owned(),
-        bytes: bytes(entry),
-        signature: signature(op, entry),
-        enqueued: entry.get("time_created_ns").and_then(Value::as_i64),
-        start,
-        end,
-        peer: None,
-    };
-    match ends {
-        Some((direction, _, other)) if is_p2p => {
-            // The numbers in the name are places in the group; the group's list makes them ranks.
-            let peer = groups.get(name).and_then(|ranks| ranks.get(other as usize)).copied();
-            let arrow = if direction == "send" { "->" } else { "<-" };
-            let other = peer.map_or_else(|| format!("?{other}"), |peer| peer.to_string());
-            let comm = format!("{}/{direction} {rank}{arrow}{other}", call.comm);
-            Ok(Call { comm, op: direction.to_owned(), peer, ..call })
-        }
-        _ if is_p2p => Ok(Call { comm: format!("{}/{op} {rank}", call.comm), ..call }),
-        _ => Ok(call),
-    }
-}
-
-fn process_group(entry: &Value) -> Option<(&str, &str)> {
-    let group = entry.get("process_group")?;
-    Some((group.get(0)?.as_str()?, group.get(1).and_then(Value::as_str).unwrap_or_default()))
-}
-
-/// Direction, own and other place in the group of `send 0->3` or `recv 3<-0`.
-fn transfer(op: &str) -> Option<(&str, u32, u32)> {
-    let (direction, ends) = op.split_once(' ')?;
-    let (own, other) = ends.split_once("->").or_else(|| ends.split_once("<-"))?;
-    Some((direction, own.trim().parse().ok()?, other.trim().parse().ok()?))
-}
-
-/// When the device began and ended: only what the state says happened. Where the recorder knows that it happened and
-/// not when, which is so without `TORCH_NCCL_ENABLE_TIMING`, the last time known before stands for it.
-fn begin_and_end(entry: &Value) -> Result<(Option<i64>, Option<i64>), String> {
-    let time = |key: &str| entry.get(key).and_then(Value::as_i64);
-    let created = time("time_created_ns");
-    let started = time("time_discovered_started_ns").or(created);
-    match entry.get("state").and_then(Value::as_str) {
-        Some("scheduled") => Ok((None, None)),
-        Some("started") => Ok((started, None)),
-        Some("completed") => {
-            let end = time("time_discovered_completed_ns").or(started);
-            let is_timeless = end.is_none();
-            if is_timeless { Err("a completed call has no time at all".to_owned()) } else { Ok((started.or(end), end)) }
-        }
-        _ => Err("`state` is none of `scheduled`, `started`, `completed`".to_owned()),
-    }
-}
-
-/// Bytes of the inputs; `None` when a type or a shape is unknown.
-fn bytes(entry: &Value) -> Option<u64> {
-    let sizes = entry.get("input_sizes")?.as_array()?;
-    let types = entry.get("input_dtypes")?.as_array()?;
-    let mut total = 0_u64;
-    for (index, shape) in sizes.iter().enumerate() {
-        // One type may stand for all inputs.
-        let of_type = type_bytes(types.get(index).or_else(|| types.first())?.as_str()?)?;
-        let elements = shape.as_array()?.iter().try_fold(1_u64, |count, length| count.checked_mul(length.as_u64()?))?;
-        total = total.checked_add(elements.checked_mul(of_type)?)?;
-    }
-    Some(total)
-}
-
-/// Bytes of one number of a PyTorch type, by the names of `c10::ScalarType`.
-fn type_bytes(name: &str) -> Option<u64> {
-    match name {
-        "Byte" | "Char" | "Bool" => Some(1),
-        "Short" | "Half" | "BFloat16" | "UInt16" => Some(2),
-        "Int" | "Float" | "UInt32" | "ComplexHalf" => Some(4),
-        "Long" | "Double" | "UInt64" | "ComplexFloat" => Some(8),
-        "ComplexDouble" => Some(16),
-        _ => name.starts_with("Float8").then_some(1),
-    }
-}
-
-/// Types and shapes as `BFloat16[4096,5120]->BFloat16[8192,5120]`: what must be equal on all ranks of a call. In an
-/// exchange where ranks may give different amounts, or where only the root gives or gets, that is the types alone.
-fn signature(op: &str, entry: &Value) -> Option<String> {
-    const OF_UNEQUAL_SHAPES: [&str; 4] = ["all_to_all", "alltoall", "gather", "scatter"];
-    let has_equal_shapes = !OF_UNEQUAL_SHAPES.iter().any(|part| op.starts_with(part));
-    let side = |types: &str, sizes: &str| {
-        let types = entry.get(types)?.as_array()?.iter().map(Value::as_str).collect::<Option<Vec<_>>>()?;
-        if !has_equal_shapes {
-            return Some(types.join(","));
-        }
-        let sizes = entry.get(sizes)?.as_array()?;
-        let of_index = |index: usize| types.get(index).or_else(|| types.first()).copied().unwrap_or_default();
-        let sides: Vec<String> =
-            sizes.iter().enumerate().map(|(index, shape)| format!("{}{shape}", of_index(index))).collect();
-        Some(sides.join(","))
-    };
-    Some(format!("{}->{}", side("input_dtypes", "input_sizes")?, side("output_dtypes", "output_sizes")?))
+fn write_call(run: &str, call: &Call, sink: &mut Sink<'_>) -> Result<(), ImportError> {
+    sink.collective(&CollectiveOut {
+        run,
+        attempt: 0,
+        rank: call.rank,
+        comm: &call.comm,
+        seq: call.seq,
+        op: &call.op,
+        bytes: call.bytes,
+        signature: call.signature.as_deref(),
+        enqueued: call.enqueued,
+        start: call.start,
+        end: call.end,
+        step: None,
+        peer: call.peer,
+    })
 }
 
 #[cfg(test)]
@@ -453,10 +323,14 @@ mod tests {
     }
 
     #[test]
-    fn shapes_that_may_differ_between_ranks_are_no_part_of_the_signature() {
-        let entry: Value = serde_json::from_str(&entry("nccl:all_to_all", "\"collective_seq_id\": 1", "started"))
-            .expect("the text is JSON");
-        assert_eq!(signature("all_to_all", &entry).as_deref(), Some("BFloat16->BFloat16"));
-        assert_eq!(signature("_all_gather_base", &entry).as_deref(), Some("BFloat16[4,2]->BFloat16[8,2]"));
+    fn a_call_that_a_rank_completed_and_no_longer_shows_is_no_call_it_never_joined() {
+        let waits =
+            |seq: u32| entry("nccl:all_gather", &format!("\"pg_id\": 3, \"collective_seq_id\": {seq}"), "scheduled");
+        let waiting = dump(&[waits(5), waits(6)]);
+        let ahead = dump(&[]).replacen('{', "{\"pg_status\": {\"3\": {\"last_completed_collective\": 5}},", 1);
+        let folder = read(&[("hang.json", &format!("{{\"0\": {waiting}, \"4\": {ahead}}}"))]);
+        let of_rank_4: Vec<String> =
+            folder.rows("collectives").lines().filter(|row| row.starts_with("hang,0,4")).map(str::to_owned).collect();
+        assert_eq!(of_rank_4, ["hang,0,4,PIPELINE_MODEL_PARALLEL_GROUP/7,5,all_gather,,,,100,100,,"]);
     }
 }

@@ -5,7 +5,9 @@
 
 mod civil;
 mod error;
+mod flight_entry;
 mod flight_recorder;
+mod flight_status;
 mod preset;
 mod series;
 mod sums;

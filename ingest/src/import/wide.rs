@@ -169,9 +169,11 @@ struct Attempts {
 struct Launch {
     attempt: u32,
     step: u64,
+    /// Time as read, of the row before.
+    raw_time: i64,
     /// Latest time written.
-    time: Option<i64>,
-    /// What is added to times that begin at 0 with each launch, so that launches follow each other.
+    latest_time: i64,
+    /// What is added to a clock that began again, so that log time goes on.
     offset: i64,
 }
 
@@ -186,21 +188,24 @@ impl Attempts {
         if let Some(step) = key.step {
             if step < launch.step {
                 launch.attempt = launch.attempt.saturating_add(1);
-                launch.restart_clock(key.time);
             }
             launch.step = step;
         }
-        let time = key.time.map(|time| time.saturating_add(launch.offset));
-        launch.time = launch.time.max(time);
-        (launch.attempt, time)
+        (launch.attempt, key.time.map(|time| launch.continued(time)))
     }
 }
 
 impl Launch {
-    fn restart_clock(&mut self, time: Option<i64>) {
-        if let Some(latest) = self.time.filter(|&latest| time.unwrap_or(0) < latest && latest < EPOCH_NS_MIN) {
-            self.offset = latest;
+    /// `time` on a clock that goes on where a clock of the run's own begins again: in each launch, and in some logs
+    /// after warm-up. A clock that falls back by less than half is only uneven.
+    fn continued(&mut self, time: i64) -> i64 {
+        if time < self.raw_time / 2 && self.raw_time < EPOCH_NS_MIN {
+            self.offset = self.latest_time;
         }
+        self.raw_time = time;
+        let time = time.saturating_add(self.offset);
+        self.latest_time = self.latest_time.max(time);
+        time
     }
 }
 
@@ -240,6 +245,16 @@ mod tests {
         let expected = "log,0,,0,0,loss,1\nlog,0,,1,1000000000,loss,1\n\
                         log,1,,0,1000000000,loss,1\nlog,1,,1,2000000000,loss,1\n";
         assert_eq!(folder.rows("samples").replace(".0\n", "\n"), expected);
+    }
+
+    #[test]
+    fn a_clock_that_begins_again_after_warm_up_goes_on_and_an_uneven_one_is_left() {
+        let times = |text: &str| -> Vec<String> {
+            let rows = wide(text).rows("samples");
+            rows.lines().map(|row| row.split(',').nth(4).unwrap_or_default().replace("000000000", "")).collect()
+        };
+        assert_eq!(times("step,t_s,loss\n0,30,1\n1,31,1\n2,1,1\n3,2,1\n"), ["30", "31", "32", "33"]);
+        assert_eq!(times("step,t_s,loss\n0,30,1\n1,29,1\n2,31,1\n"), ["30", "29", "31"]);
     }
 
     #[test]
