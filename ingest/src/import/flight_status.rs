@@ -1,0 +1,96 @@
+//! What the status of a rank's process groups says of calls that its dump no longer has.
+//!
+//! Calls a rank has finished leave its dump, while a peer that hangs still shows them. Without the status such a rank
+//! would look as if it had never come, and the one that hangs as if it waited for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+
+use super::flight_entry::{Call, comm_name};
+
+/// The last collective each rank completed in each group.
+#[derive(Default)]
+pub(super) struct Completed {
+    /// By rank and communicator.
+    last: BTreeMap<(u32, String), u64>,
+    /// Groups that carry transfers between two ranks: their status counts those too, so it says nothing of collectives.
+    mixed: BTreeSet<String>,
+}
+
+impl Completed {
+    /// Reads `pg_status` of a rank's dump.
+    pub(super) fn learn(&mut self, rank: u32, dump: &Map<String, Value>, entries: &[Value]) {
+        for entry in entries {
+            if entry.get("is_p2p").and_then(Value::as_bool) == Some(true) {
+                self.mixed.extend(comm_of(entry));
+            }
+        }
+        let Some(status) = dump.get("pg_status").and_then(Value::as_object) else { return };
+        for (id, comm) in comms_by_id(dump, status, entries) {
+            let last = status.get(&id).and_then(|status| status.get("last_completed_collective"));
+            if let Some(last) = last.and_then(Value::as_u64) {
+                self.last.insert((rank, comm), last);
+            }
+        }
+    }
+
+    /// A finished row for each call that peers show, and that a member without an entry has completed.
+    pub(super) fn unrecorded(&self, calls: &[Call], members: &BTreeMap<String, BTreeSet<u32>>) -> Vec<Call> {
+        let mut shown: BTreeMap<(&str, u64), Vec<&Call>> = BTreeMap::new();
+        for call in calls.iter().filter(|call| !self.mixed.contains(&call.comm)) {
+            shown.entry((&call.comm, call.seq)).or_default().push(call);
+        }
+        let mut finished = Vec::new();
+        for ((comm, seq), shown) in shown {
+            // No call ends before its last member came; that it did end is all that is known.
+            let time = shown.iter().filter_map(|call| call.enqueued).max();
+            for &rank in members.get(comm).into_iter().flatten() {
+                let is_shown = shown.iter().any(|call| call.rank == rank);
+                let is_completed = self.last.get(&(rank, comm.to_owned())).is_some_and(|&last| last >= seq);
+                if !is_shown && is_completed && time.is_some() {
+                    let (comm, op) = (comm.to_owned(), shown[0].op.clone());
+                    let (bytes, signature, enqueued, peer) = (None, None, None, None);
+                    let (start, end) = (time, time);
+                    finished.push(Call { rank, comm, seq, op, bytes, signature, enqueued, start, end, peer });
+                }
+            }
+        }
+        finished
+    }
+}
+
+/// The communicator of each number in `pg_status`, which does not name it.
+///
+/// Entries carry both. For the other groups, both numbers and names count up in the order of creation, so that sorted
+/// they pair up; that is taken only where there are as many of both and every entry agrees.
+fn comms_by_id(dump: &Map<String, Value>, status: &Map<String, Value>, entries: &[Value]) -> BTreeMap<String, String> {
+    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    for entry in entries {
+        if let (Some(id), Some(comm)) = (entry.get("pg_id").and_then(Value::as_u64), comm_of(entry)) {
+            known.insert(id.to_string(), comm);
+        }
+    }
+    let paired = paired_in_order(dump, status).unwrap_or_default();
+    let agrees = known.iter().all(|(id, comm)| paired.get(id) == Some(comm));
+    if agrees { paired } else { known }
+}
+
+fn paired_in_order(dump: &Map<String, Value>, status: &Map<String, Value>) -> Option<BTreeMap<String, String>> {
+    let mut ids: Vec<u64> = status.keys().map(|id| id.parse().ok()).collect::<Option<_>>()?;
+    let mut groups: Vec<(u64, String)> = Vec::new();
+    for (key, group) in dump.get("pg_config")?.as_object()? {
+        let name = group.get("name").and_then(Value::as_str).unwrap_or(key);
+        let desc = group.get("desc").and_then(Value::as_str).unwrap_or_default();
+        groups.push((name.parse().ok()?, comm_name(name, desc)));
+    }
+    ids.sort_unstable();
+    groups.sort_unstable();
+    let pairs = ids.iter().zip(&groups).map(|(id, (_, comm))| (id.to_string(), comm.clone()));
+    (ids.len() == groups.len()).then(|| pairs.collect())
+}
+
+fn comm_of(entry: &Value) -> Option<String> {
+    let group = entry.get("process_group")?;
+    Some(comm_name(group.get(0)?.as_str()?, group.get(1).and_then(Value::as_str).unwrap_or_default()))
+}
