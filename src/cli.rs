@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use trainwarden_ingest::Format;
+use trainwarden_ingest::import::TimeUnit;
 use trainwarden_telemetry::Severity;
 
 use crate::output::Output;
@@ -21,8 +23,129 @@ pub struct Cli {
 pub enum Command {
     /// Judge recorded telemetry: run folders in, incidents out
     Replay(ReplayArgs),
+    /// Turn what you have (CSV logs, traces, dumps, series) into a run folder
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// List the detectors: what each watches and what it can find
     Detectors(DetectorsArgs),
+}
+
+/// What `import` reads.
+#[derive(Debug, Subcommand)]
+pub enum ImportCommand {
+    /// CSV with a row a step and a column a metric
+    Wide(ImportWideArgs),
+    /// Per-operation traces of ranks, their sums a rank and step, mini-batch tables
+    Trace(ImportArgs),
+    /// PyTorch NCCL flight recorder dumps, as JSON
+    FlightRecorder(ImportArgs),
+    /// CSV of `timestamp,value`
+    Series(ImportSeriesArgs),
+}
+
+/// Arguments of every `import`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: trainwarden import trace trace.csv.gz --out runs/job")]
+pub struct ImportArgs {
+    /// Files to read; .gz and .zst are unpacked
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The run folder to write
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Name of the run; without it each file is a run named after the file
+    #[arg(long, value_name = "NAME")]
+    pub run: Option<String>,
+    /// Form of the files written
+    #[arg(long, value_enum, default_value = "parquet", value_name = "FORMAT")]
+    pub format: FolderFormat,
+}
+
+/// Arguments of `import wide`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: trainwarden import wide train.csv --map lm_loss=loss --out runs/llm-7b")]
+pub struct ImportWideArgs {
+    /// What every import takes
+    #[command(flatten)]
+    pub common: ImportArgs,
+    /// A column and the metric it holds; repeatable. Other columns are then left out
+    #[arg(long, value_name = "COLUMN=METRIC", value_parser = parse_map)]
+    pub map: Vec<(String, String)>,
+    /// Column of the step
+    #[arg(long, value_name = "COLUMN")]
+    pub step: Option<String>,
+    /// Column of the time
+    #[arg(long, value_name = "COLUMN")]
+    pub time: Option<String>,
+    /// Unit of the time column: s, ms, us or ns
+    #[arg(long, value_name = "UNIT")]
+    pub time_unit: Option<TimeUnit>,
+    /// Column that names the run of a row
+    #[arg(long, value_name = "COLUMN")]
+    pub run_column: Option<String>,
+    /// Column of the rank
+    #[arg(long, value_name = "COLUMN")]
+    pub rank_column: Option<String>,
+    /// A known layout; without it the header decides
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+}
+
+/// Arguments of `import series`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: trainwarden import series cpu.csv --metric cpu_util_ratio --out runs/host")]
+pub struct ImportSeriesArgs {
+    /// What every import takes
+    #[command(flatten)]
+    pub common: ImportArgs,
+    /// The metric; without it the file's name is taken
+    #[arg(long, value_name = "METRIC")]
+    pub metric: Option<String>,
+    /// Unit of an epoch number: s, ms, us or ns
+    #[arg(long, value_name = "UNIT")]
+    pub time_unit: Option<TimeUnit>,
+}
+
+/// Form of a written run folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum FolderFormat {
+    /// Comma-separated values.
+    Csv,
+    /// ... packed with gzip.
+    CsvGz,
+    /// ... packed with zstd.
+    CsvZst,
+    /// A JSON object a line.
+    Jsonl,
+    /// ... packed with gzip.
+    JsonlGz,
+    /// ... packed with zstd.
+    JsonlZst,
+    /// Apache Parquet.
+    Parquet,
+}
+
+impl From<FolderFormat> for Format {
+    fn from(format: FolderFormat) -> Self {
+        match format {
+            FolderFormat::Csv => Self::Csv,
+            FolderFormat::CsvGz => Self::CsvGz,
+            FolderFormat::CsvZst => Self::CsvZst,
+            FolderFormat::Jsonl => Self::Jsonl,
+            FolderFormat::JsonlGz => Self::JsonlGz,
+            FolderFormat::JsonlZst => Self::JsonlZst,
+            FolderFormat::Parquet => Self::Parquet,
+        }
+    }
+}
+
+fn parse_map(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((column, metric)) if !column.is_empty() && !metric.is_empty() => {
+            Ok((column.to_owned(), metric.to_owned()))
+        }
+        _ => Err(format!("`{text}` is no COLUMN=METRIC, such as train_loss=loss")),
+    }
 }
 
 /// Arguments of `replay`.

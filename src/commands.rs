@@ -5,9 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use trainwarden_detect::{DetectorKind, Spec};
-use trainwarden_ingest::{Fault, IngestError};
+use trainwarden_ingest::import::{self, ImportError, ImportReport, ImportSource, Preset, SeriesOptions, WideOptions};
+use trainwarden_ingest::{Fault, FolderWriter, IngestError};
 
-use crate::cli::{Cli, Command, DetectorsArgs, ReplayArgs};
+use crate::cli::{
+    Cli, Command, DetectorsArgs, ImportArgs, ImportCommand, ImportSeriesArgs, ImportWideArgs, ReplayArgs,
+};
 use crate::output::{self, Output, Style};
 use crate::replay::{Findings, replay};
 
@@ -25,6 +28,7 @@ const EXIT_OUTSIDE: u8 = 3;
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Replay(args) => run_replay(&args),
+        Command::Import(command) => run_import(&command),
         Command::Detectors(args) => run_detectors(&args),
     }
 }
@@ -32,7 +36,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
 /// 3 where something outside failed, 2 otherwise.
 #[must_use]
 pub fn exit_code_of(error: &anyhow::Error) -> ExitCode {
-    let fault = error.downcast_ref::<IngestError>().map(IngestError::fault);
+    let ingest = error.downcast_ref::<IngestError>().map(IngestError::fault);
+    let fault = ingest.or(error.downcast_ref::<ImportError>().map(ImportError::fault));
     ExitCode::from(if fault == Some(Fault::Outside) { EXIT_OUTSIDE } else { EXIT_USAGE })
 }
 
@@ -79,6 +84,64 @@ fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
             Err(error).context("cannot write to standard output")
         }
         _ => Ok(()),
+    }
+}
+
+/// Places of left-out rows shown on the terminal.
+const ASIDE_SHOWN: usize = 5;
+
+fn run_import(command: &ImportCommand) -> Result<ExitCode> {
+    let source = match command {
+        ImportCommand::Wide(args) => ImportSource::Wide(wide_options(args)?),
+        ImportCommand::Trace(_) => ImportSource::Trace,
+        ImportCommand::FlightRecorder(_) => ImportSource::FlightRecorder,
+        ImportCommand::Series(ImportSeriesArgs { metric, time_unit, .. }) => {
+            ImportSource::Series(SeriesOptions { metric: metric.clone(), time_unit: *time_unit })
+        }
+    };
+    let args: &ImportArgs = match command {
+        ImportCommand::Wide(args) => &args.common,
+        ImportCommand::Series(args) => &args.common,
+        ImportCommand::Trace(args) | ImportCommand::FlightRecorder(args) => args,
+    };
+    let mut writer = FolderWriter::create(&args.out, args.format.into())?;
+    let report = import::import(&source, &args.files, args.run.as_deref(), &mut writer)?;
+    writer.finish()?;
+    report_import(&report);
+    println!(
+        "{} files, {} rows read, {} rows written to {}",
+        report.files,
+        report.rows_read,
+        report.rows_written,
+        args.out.display()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn wide_options(args: &ImportWideArgs) -> Result<WideOptions, ImportError> {
+    Ok(WideOptions {
+        maps: args.map.clone(),
+        step: args.step.clone(),
+        time: args.time.clone(),
+        time_unit: args.time_unit,
+        run_column: args.run_column.clone(),
+        rank_column: args.rank_column.clone(),
+        preset: args.preset.as_deref().map(Preset::from_name).transpose()?,
+    })
+}
+
+fn report_import(report: &ImportReport) {
+    for note in &report.notes {
+        eprintln!("{note}");
+    }
+    if report.rows_aside + report.cells_aside > 0 {
+        eprintln!("{} rows and {} cells were left out:", report.rows_aside, report.cells_aside);
+    }
+    for aside in report.aside.iter().take(ASIDE_SHOWN) {
+        eprintln!("  {}, {}: {}", aside.path.display(), aside.place, aside.reason);
+    }
+    if report.aside.len() > ASIDE_SHOWN {
+        eprintln!("  ...");
     }
 }
 

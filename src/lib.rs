@@ -7,5 +7,5 @@ pub mod pipeline;
 pub mod quality;
 pub mod replay;
 
-// Used by the tests and the second binary of this package only.
-use {csv as _, flate2 as _, tempfile as _};
+// Used by the second binary of this package only.
+use {flate2 as _, tempfile as _};

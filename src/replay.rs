@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use trainwarden_detect::Budget;
-use trainwarden_ingest::{Counts, IngestError, Rejects, RunLog};
+use trainwarden_ingest::{Counts, IngestError, Log, Membership, Rejects, RunLog};
 use trainwarden_telemetry::{Change, Incident, RunId};
 
 use crate::pipeline::Pipeline;
@@ -33,8 +33,8 @@ pub struct Findings {
 /// # Errors
 /// When a path does not exist or holds no table, or a disk fails. A broken row is no error.
 pub fn replay(paths: &[PathBuf], rejects_dir: Option<&Path>) -> Result<(Findings, Rejects)> {
-    let mut rejects = Rejects::new(rejects_dir)?;
-    let log = trainwarden_ingest::read(paths, &mut rejects)?;
+    let mut rejects = rejects_dir.map_or_else(Rejects::new, Rejects::keep_in);
+    let log = Log::read(paths, &mut rejects)?;
     let mut findings = Findings::default();
     for (run, run_log) in log.runs {
         replay_run(&run, run_log, &mut findings).with_context(|| format!("cannot replay run `{run}`"))?;
@@ -44,15 +44,16 @@ pub fn replay(paths: &[PathBuf], rejects_dir: Option<&Path>) -> Result<(Findings
             |incident: &Incident| (incident.run.clone(), incident.attempt, incident.started_at, incident.id.clone());
         key(one).cmp(&key(other))
     });
+    rejects.finish()?;
     Ok((findings, rejects))
 }
 
 fn replay_run(run: &RunId, log: RunLog, findings: &mut Findings) -> Result<(), IngestError> {
-    let mut pipeline = Pipeline::new(run, log.clock(), log.membership(), Budget::default());
+    let RunLog { names, rosters, communicators, clock, rows: log_rows } = log;
+    let mut pipeline = Pipeline::new(run, clock, Membership { rosters, communicators }, Budget::default());
     let mut rows = 0;
-    let mut records = log.into_records()?;
-    while let Some(record) = records.next() {
-        findings.changes.extend(pipeline.push(&record?, records.names()));
+    for record in log_rows.into_records(clock) {
+        findings.changes.extend(pipeline.push(&record?, &names));
         rows += 1;
     }
     findings.changes.extend(pipeline.finish());

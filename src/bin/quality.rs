@@ -9,13 +9,13 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use trainwarden::quality::{Corpus, CorpusFile, Quality, Scored, score, write_json, write_table};
 use trainwarden::replay::replay;
-use trainwarden_ingest::import::{self, ImportKind};
+use trainwarden_ingest::import::{self, ImportSource, SeriesOptions, WideOptions};
 use trainwarden_ingest::{FolderWriter, Format};
 
 // Parts of the package that this file does not name itself.
 use {
-    csv as _, flate2 as _, rmp_serde as _, serde as _, serde_json as _, trainwarden_detect as _,
-    trainwarden_incidents as _, trainwarden_kernels as _, trainwarden_telemetry as _,
+    rmp_serde as _, serde as _, serde_json as _, trainwarden_detect as _, trainwarden_incidents as _,
+    trainwarden_kernels as _, trainwarden_telemetry as _,
 };
 
 /// Scores detection on a corpus of real telemetry with labels, by the rules of its README.
@@ -53,8 +53,8 @@ fn run(arguments: &Arguments) -> Result<()> {
         if arguments.only.as_ref().is_some_and(|text| !file.file.contains(text.as_str())) {
             continue;
         }
-        match kind_of(&file.file) {
-            Some(kind) => score_file(&mut quality, &corpus, file, kind, arguments.verbose)
+        match source_of(&file.file) {
+            Some(source) => score_file(&mut quality, &corpus, file, &source, arguments.verbose)
                 .with_context(|| format!("cannot score `{}`", file.file))?,
             None => quality.unread.push(file.file.clone()),
         }
@@ -67,4 +67,62 @@ fn run(arguments: &Arguments) -> Result<()> {
         write_json(&mut BufWriter::new(file), &quality)?;
     }
     Ok(())
+}
+
+/// How a file is imported; `None` for forms that nothing imports.
+fn source_of(file: &str) -> Option<ImportSource> {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    match file.split('/').next()? {
+        "train" | "incidents" => Some(ImportSource::Wide(WideOptions::default())),
+        "generic" => {
+            Some(ImportSource::Series(SeriesOptions { metric: Some("value".to_owned()), ..SeriesOptions::default() }))
+        }
+        "ranks" if name.starts_with("cov_") => {
+            Some(ImportSource::Wide(WideOptions { run_column: Some("job".to_owned()), ..WideOptions::default() }))
+        }
+        "ranks" => Some(ImportSource::Trace),
+        "collectives" if file.contains("flight_recorder") => Some(ImportSource::FlightRecorder),
+        _ => None,
+    }
+}
+
+fn score_file(
+    quality: &mut Quality,
+    corpus: &Corpus,
+    file: &CorpusFile,
+    source: &ImportSource,
+    is_verbose: bool,
+) -> Result<()> {
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let path = corpus.dir.join(&file.file);
+    let mut writer = FolderWriter::create(folder.path(), Format::Csv)?;
+    import::import(source, &[path.clone()], None, &mut writer)?;
+    writer.finish()?;
+    let (findings, _) = replay(&[folder.path().to_owned()], None)?;
+    if is_verbose {
+        for incident in &findings.incidents {
+            let merged = if incident.merged_into.is_some() { " (merged)" } else { "" };
+            let detected = incident.detected_step.map_or(0, |step| step.0);
+            let line = format!("{} {} at {detected}{merged}: {}", incident.severity, incident.kind, incident.summary);
+            println!("{} | {line}", file.file);
+        }
+    }
+    let steps = steps_of(&path);
+    score(quality, corpus, file, &Scored { steps: &steps, incidents: &findings.incidents });
+    Ok(())
+}
+
+/// The steps of a wide log, to know how many rows lie before a label; empty for other forms.
+fn steps_of(path: &Path) -> Vec<i64> {
+    let Ok(file) = File::open(path) else { return Vec::new() };
+    let reader: Box<dyn io::Read> = match path.extension().is_some_and(|extension| extension == "gz") {
+        true => Box::new(flate2::read::MultiGzDecoder::new(file)),
+        false => Box::new(file),
+    };
+    let mut rows = csv::Reader::from_reader(reader);
+    let Some(column) = rows.headers().ok().and_then(|header| header.iter().position(|name| name == "step")) else {
+        return Vec::new();
+    };
+    let step = |row: csv::StringRecord| row.get(column)?.parse::<f64>().ok();
+    rows.records().filter_map(Result::ok).filter_map(step).map(|step| step as i64).collect()
 }

@@ -97,6 +97,13 @@ impl ImportReport {
     }
 }
 
+/// A civil time (`2014-02-14 14:30:00`, RFC 3339; without a zone it is UTC) or an epoch number, in nanoseconds since
+/// the epoch; `None` for anything else.
+#[must_use]
+pub fn parse_timestamp(text: &str) -> Option<i64> {
+    civil::nanoseconds(text, None)
+}
+
 /// Reads `files` and writes their rows.
 ///
 /// * `run`: name of the run; without it each file is a run, named after the file (`a/b.csv.gz` is run `b`), or the
