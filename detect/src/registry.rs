@@ -1,6 +1,7 @@
 //! The registry: one variant and one arm a detector; the order is the order of judging.
 
 use crate::Detector;
+use crate::detectors::hang::Hang;
 use crate::detectors::nonfinite::Nonfinite;
 
 /// Which detectors there are.
@@ -8,17 +9,20 @@ use crate::detectors::nonfinite::Nonfinite;
 pub enum DetectorKind {
     /// A NaN or an infinity was logged.
     Nonfinite,
+    /// Ranks wait in a call that somebody never finishes.
+    Hang,
 }
 
 impl DetectorKind {
     /// Every detector, in the order of judging: law, then peers, then past, so that causes are named before effects.
-    pub const ALL: &'static [Self] = &[Self::Nonfinite];
+    pub const ALL: &'static [Self] = &[Self::Nonfinite, Self::Hang];
 
     /// A detector that has seen nothing.
     #[must_use]
     pub fn build(self) -> Box<dyn Detector> {
         match self {
             Self::Nonfinite => Box::<Nonfinite>::default(),
+            Self::Hang => Box::<Hang>::default(),
         }
     }
 }

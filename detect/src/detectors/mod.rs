@@ -1,5 +1,7 @@
 //! One file a detector, named after the fault.
 
+pub(crate) mod hang;
 pub(crate) mod nonfinite;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod waits;
