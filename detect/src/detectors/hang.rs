@@ -243,7 +243,7 @@ impl Detector for Hang {
 
 #[cfg(test)]
 mod tests {
-    use trainwarden_telemetry::Event;
+    use trainwarden_telemetry::{CollectiveEntry, Event};
 
     use super::*;
     use crate::detectors::testing::{ROW_NS, assert_restores, bare_scene, call, entry, event, judge_all};
@@ -294,15 +294,15 @@ mod tests {
                 ..call("pp", 2, vec![waiting(2, "all_reduce", 2)])
             }),
         ];
-        let verdicts = judge_all(&mut Hang::default(), &mut bare_scene(), &seen[1..]);
+        let verdicts = judge_all(&mut Hang::default(), &mut bare_scene(), &seen);
         let named: Vec<Vec<u32>> = verdicts.iter().map(suspects).collect();
         assert_eq!(named, [vec![2], vec![3]]);
         assert_eq!((verdicts[1].phase, verdicts[1].case), (Phase::Updated, verdicts[0].case));
         assert_restores(|| Box::new(Hang::default()), &seen);
     }
 
-    fn waiting(rank: u32, op: &str, seq: u64) -> trainwarden_telemetry::CollectiveEntry {
-        trainwarden_telemetry::CollectiveEntry { end: None, ..entry(rank, op, seq) }
+    fn waiting(rank: u32, op: &str, seq: u64) -> CollectiveEntry {
+        CollectiveEntry { end: None, ..entry(rank, op, seq) }
     }
 
     #[test]
@@ -319,12 +319,19 @@ mod tests {
     #[test]
     fn a_receiver_waits_for_its_peer_unless_the_peer_has_its_own_part_pending() {
         let pair = |rank, peer, seq| {
-            let entry = trainwarden_telemetry::CollectiveEntry { peer: Some(Rank(peer)), ..waiting(rank, "recv", seq) };
+            let entry = CollectiveEntry { peer: Some(Rank(peer)), ..waiting(rank, "recv", seq) };
+            Observation::Collective(call("pp", seq, vec![entry]))
+        };
+        let finished = |rank, peer, seq| {
+            let entry = CollectiveEntry { peer: Some(Rank(peer)), ..entry(rank, "send", seq) };
             Observation::Collective(call("pp", seq, vec![entry]))
         };
         let seen = [pair(1, 0, 5)];
+        let verdicts = judge_all(&mut Hang::default(), &mut bare_scene(), &seen);
+        assert_eq!(suspects(&verdicts[0]), [0; 0], "a rank never heard of needs more who wait for it");
+        let seen = [finished(0, 1, 4), pair(1, 0, 5)];
         assert_eq!(suspects(&judge_all(&mut Hang::default(), &mut bare_scene(), &seen)[0]), [0]);
-        let seen = [pair(1, 0, 5), pair(0, 1, 9)];
+        let seen = [finished(0, 1, 4), pair(1, 0, 5), pair(0, 1, 9)];
         let verdicts = judge_all(&mut Hang::default(), &mut bare_scene(), &seen);
         assert_eq!(suspects(verdicts.last().expect("raised")), [0; 0]);
         assert_restores(|| Box::new(Hang::default()), &seen);

@@ -3,7 +3,7 @@
 //! An edge leads from a rank that entered a call to each rank that has not; who is waited for and waits for nobody
 //! holds up the others. Edges are counted per rank, so that a burst of overdue calls costs each its own size.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use trainwarden_telemetry::{CollectiveCall, Rank};
@@ -39,6 +39,10 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    fn is_candidate(&self) -> bool {
+        self.blocks > 0 || self.blocks_weakly > 0 || self.lags > 0 || self.differs > 0
+    }
+
     fn add(&mut self, other: &Self) {
         self.blocks += other.blocks;
         self.blocks_weakly += other.blocks_weakly;
@@ -119,13 +123,26 @@ impl Communicator {
     }
 }
 
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Pair {
+    last: u64,
+    /// Whether the awaited rank had been heard of when the wait began.
+    is_heard: bool,
+}
+
 /// The overdue calls of one attempt and what they say of each rank.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Waits {
     communicators: BTreeMap<String, Communicator>,
-    /// Unfinished point-to-point calls: (waiting, awaited) and the last sequence number.
-    pairs: BTreeMap<(Rank, Rank), u64>,
+    /// Unfinished point-to-point calls by (waiting, awaited).
+    pairs: BTreeMap<(Rank, Rank), Pair>,
+    /// Ranks that finished a point-to-point call: their silence now means more than that of a rank never heard of.
+    heard: BTreeSet<Rank>,
     tallies: BTreeMap<Rank, Tally>,
+    /// Ranks with an unfinished call.
+    waiting: usize,
+    /// Ranks that could be suspects, so that looking for them does not read every rank at every call.
+    candidates: BTreeSet<Rank>,
 }
 
 impl Waits {
@@ -136,7 +153,7 @@ impl Waits {
 
     /// How many ranks have an unfinished call.
     pub(crate) fn waiting(&self) -> usize {
-        self.tallies.values().filter(|tally| tally.unfinished > 0).count()
+        self.waiting
     }
 
     /// Takes in a closed call: an overdue one adds edges, a finished one removes those of earlier calls.
@@ -147,7 +164,10 @@ impl Waits {
             let Some(peer) = entry.peer else { continue };
             match entry.end {
                 None => self.add_pair(entry.rank, peer, call.seq),
-                Some(_) => self.remove_pair(entry.rank, peer, call.seq),
+                Some(_) => {
+                    self.heard.insert(entry.rank);
+                    self.remove_pair(entry.rank, peer, call.seq);
+                }
             }
         }
         let mut collective = call.entries.iter().filter(|entry| entry.peer.is_none()).peekable();
@@ -187,46 +207,53 @@ impl Waits {
 
     fn replace(&mut self, before: &BTreeMap<Rank, Tally>, after: &BTreeMap<Rank, Tally>) {
         for (rank, tally) in after {
-            self.tallies.entry(*rank).or_default().add(tally);
+            self.change(*rank, |total| total.add(tally));
         }
         for (rank, tally) in before {
-            let total = self.tallies.get_mut(rank).expect("it was added when the tally was made");
-            total.subtract(tally);
-            if *total == Tally::default() {
-                self.tallies.remove(rank);
-            }
+            self.change(*rank, |total| total.subtract(tally));
+        }
+    }
+
+    fn change(&mut self, rank: Rank, change: impl FnOnce(&mut Tally)) {
+        let total = self.tallies.entry(rank).or_default();
+        self.waiting -= usize::from(total.unfinished > 0);
+        change(total);
+        self.waiting += usize::from(total.unfinished > 0);
+        match total.is_candidate() {
+            true => self.candidates.insert(rank),
+            false => self.candidates.remove(&rank),
+        };
+        if *total == Tally::default() {
+            self.tallies.remove(&rank);
         }
     }
 
     /// A pair whose other side has its own part pending waits for the device, not for a rank: it makes no edge.
     fn add_pair(&mut self, from: Rank, to: Rank, seq: u64) {
-        if let Some(last) = self.pairs.get_mut(&(from, to)) {
-            *last = (*last).max(seq);
+        if let Some(pair) = self.pairs.get_mut(&(from, to)) {
+            pair.last = pair.last.max(seq);
             return;
         }
         if self.pairs.len() == PAIRS_MAX || from == to {
             return;
         }
-        self.pairs.insert((from, to), seq);
-        let entered = Tally { unfinished: 1, ..Tally::default() };
-        self.replace(&BTreeMap::new(), &BTreeMap::from([(from, entered)]));
-        match self.pairs.contains_key(&(to, from)) {
-            true => self.replace(&edge(to, from), &BTreeMap::new()),
-            false => self.replace(&BTreeMap::new(), &edge(from, to)),
+        let pair = Pair { last: seq, is_heard: self.heard.contains(&to) };
+        self.pairs.insert((from, to), pair);
+        self.replace(&BTreeMap::new(), &inside(from));
+        match self.pairs.get(&(to, from)).copied() {
+            Some(answer) => self.replace(&edge(to, from, answer), &BTreeMap::new()),
+            None => self.replace(&BTreeMap::new(), &edge(from, to, pair)),
         }
     }
 
     fn remove_pair(&mut self, from: Rank, to: Rank, seq: u64) {
-        if self.pairs.get(&(from, to)).is_none_or(|last| *last > seq) {
-            return;
-        }
+        let Some(pair) = self.pairs.get(&(from, to)).copied().filter(|pair| pair.last <= seq) else { return };
         self.pairs.remove(&(from, to));
-        match self.pairs.contains_key(&(to, from)) {
-            true => self.replace(&BTreeMap::new(), &edge(to, from)),
-            false => self.replace(&edge(from, to), &BTreeMap::new()),
+        match self.pairs.get(&(to, from)).copied() {
+            Some(answer) => self.replace(&BTreeMap::new(), &edge(to, from, answer)),
+            None => self.replace(&edge(from, to, pair), &BTreeMap::new()),
         }
-        let entered = Tally { unfinished: 1, ..Tally::default() };
-        self.replace(&BTreeMap::from([(from, entered)]), &BTreeMap::new());
+        self.replace(&inside(from), &BTreeMap::new());
     }
 
     /// Who holds up the others, most suspicious first; empty when nobody stands out.
@@ -241,7 +268,7 @@ impl Waits {
             return strong;
         }
         let weak = self.pick(|tally| tally.waits == 0 && tally.unfinished == 0 && tally.blocks_weakly > 0);
-        if weak.len() == 1 || (!weak.is_empty() && weak.len() * WAITING_PER_WEAK_SUSPECT <= self.waiting()) {
+        if !weak.is_empty() && weak.len() * WAITING_PER_WEAK_SUSPECT <= self.waiting() {
             return weak;
         }
         let in_ring = self.pick(|tally| tally.blocks > 0);
@@ -256,17 +283,25 @@ impl Waits {
     }
 
     fn pick(&self, accepts: impl Fn(&Tally) -> bool) -> Vec<(Rank, Tally)> {
-        let mut picked: Vec<(Rank, Tally)> = Vec::new();
-        picked.extend(self.tallies.iter().filter(|(_, tally)| accepts(tally)).map(|(rank, tally)| (*rank, *tally)));
+        let of = |rank: &Rank| (*rank, self.tallies[rank]);
+        let mut picked: Vec<(Rank, Tally)> =
+            self.candidates.iter().map(of).filter(|(_, tally)| accepts(tally)).collect();
         // A sort that is stable leaves equals in the order of ranks.
         picked.sort_by_key(|(_, tally)| std::cmp::Reverse((tally.blocks, tally.blocks_weakly, tally.lags)));
         picked
     }
 }
 
-fn edge(from: Rank, to: Rank) -> BTreeMap<Rank, Tally> {
+fn inside(rank: Rank) -> BTreeMap<Rank, Tally> {
+    BTreeMap::from([(rank, Tally { unfinished: 1, ..Tally::default() })])
+}
+
+fn edge(from: Rank, to: Rank, pair: Pair) -> BTreeMap<Rank, Tally> {
     let waits = Tally { waits: 1, ..Tally::default() };
-    let blocks = Tally { blocks_weakly: 1, ..Tally::default() };
+    let blocks = match pair.is_heard {
+        true => Tally { blocks: 1, ..Tally::default() },
+        false => Tally { blocks_weakly: 1, ..Tally::default() },
+    };
     BTreeMap::from([(from, waits), (to, blocks)])
 }
 
