@@ -1,6 +1,7 @@
 //! The registry: one variant and one arm a detector; the order is the order of judging.
 
 use crate::Detector;
+use crate::detectors::desync::Desync;
 use crate::detectors::hang::Hang;
 use crate::detectors::nonfinite::Nonfinite;
 
@@ -11,11 +12,13 @@ pub enum DetectorKind {
     Nonfinite,
     /// Ranks wait in a call that somebody never finishes.
     Hang,
+    /// Members of a communicator enter different operations.
+    Desync,
 }
 
 impl DetectorKind {
     /// Every detector, in the order of judging: law, then peers, then past, so that causes are named before effects.
-    pub const ALL: &'static [Self] = &[Self::Nonfinite, Self::Hang];
+    pub const ALL: &'static [Self] = &[Self::Nonfinite, Self::Hang, Self::Desync];
 
     /// A detector that has seen nothing.
     #[must_use]
@@ -23,6 +26,7 @@ impl DetectorKind {
         match self {
             Self::Nonfinite => Box::<Nonfinite>::default(),
             Self::Hang => Box::<Hang>::default(),
+            Self::Desync => Box::<Desync>::default(),
         }
     }
 }

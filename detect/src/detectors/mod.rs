@@ -1,5 +1,6 @@
 //! One file a detector, named after the fault.
 
+pub(crate) mod desync;
 pub(crate) mod hang;
 pub(crate) mod nonfinite;
 #[cfg(test)]
