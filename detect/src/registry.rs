@@ -3,6 +3,7 @@
 use crate::Detector;
 use crate::detectors::desync::Desync;
 use crate::detectors::hang::Hang;
+use crate::detectors::kills::Kills;
 use crate::detectors::nonfinite::Nonfinite;
 
 /// Which detectors there are.
@@ -14,11 +15,13 @@ pub enum DetectorKind {
     Hang,
     /// Members of a communicator enter different operations.
     Desync,
+    /// Processes were killed.
+    Kills,
 }
 
 impl DetectorKind {
     /// Every detector, in the order of judging: law, then peers, then past, so that causes are named before effects.
-    pub const ALL: &'static [Self] = &[Self::Nonfinite, Self::Hang, Self::Desync];
+    pub const ALL: &'static [Self] = &[Self::Nonfinite, Self::Hang, Self::Desync, Self::Kills];
 
     /// A detector that has seen nothing.
     #[must_use]
@@ -27,6 +30,7 @@ impl DetectorKind {
             Self::Nonfinite => Box::<Nonfinite>::default(),
             Self::Hang => Box::<Hang>::default(),
             Self::Desync => Box::<Desync>::default(),
+            Self::Kills => Box::<Kills>::default(),
         }
     }
 }

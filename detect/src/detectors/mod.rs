@@ -1,7 +1,9 @@
 //! One file a detector, named after the fault.
 
 pub(crate) mod desync;
+pub(crate) mod exit;
 pub(crate) mod hang;
+pub(crate) mod kills;
 pub(crate) mod nonfinite;
 #[cfg(test)]
 pub(crate) mod testing;
