@@ -5,6 +5,7 @@ use crate::detectors::desync::Desync;
 use crate::detectors::hang::Hang;
 use crate::detectors::kills::Kills;
 use crate::detectors::nonfinite::Nonfinite;
+use crate::detectors::silence::Silence;
 
 /// Which detectors there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,11 +18,13 @@ pub enum DetectorKind {
     Desync,
     /// Processes were killed.
     Kills,
+    /// A rank stopped speaking.
+    Silence,
 }
 
 impl DetectorKind {
     /// Every detector, in the order of judging: law, then peers, then past, so that causes are named before effects.
-    pub const ALL: &'static [Self] = &[Self::Nonfinite, Self::Hang, Self::Desync, Self::Kills];
+    pub const ALL: &'static [Self] = &[Self::Nonfinite, Self::Hang, Self::Desync, Self::Kills, Self::Silence];
 
     /// A detector that has seen nothing.
     #[must_use]
@@ -31,6 +34,7 @@ impl DetectorKind {
             Self::Hang => Box::<Hang>::default(),
             Self::Desync => Box::<Desync>::default(),
             Self::Kills => Box::<Kills>::default(),
+            Self::Silence => Box::<Silence>::default(),
         }
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod exit;
 pub(crate) mod hang;
 pub(crate) mod kills;
 pub(crate) mod nonfinite;
+pub(crate) mod silence;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod waits;
