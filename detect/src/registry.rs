@@ -5,6 +5,7 @@ use crate::detectors::desync::Desync;
 use crate::detectors::hang::Hang;
 use crate::detectors::kills::Kills;
 use crate::detectors::nonfinite::Nonfinite;
+use crate::detectors::replayed::Replayed;
 use crate::detectors::silence::Silence;
 
 /// Which detectors there are.
@@ -20,11 +21,14 @@ pub enum DetectorKind {
     Kills,
     /// A rank stopped speaking.
     Silence,
+    /// Telemetry was sent before.
+    Replayed,
 }
 
 impl DetectorKind {
     /// Every detector, in the order of judging: law, then peers, then past, so that causes are named before effects.
-    pub const ALL: &'static [Self] = &[Self::Nonfinite, Self::Hang, Self::Desync, Self::Kills, Self::Silence];
+    pub const ALL: &'static [Self] =
+        &[Self::Nonfinite, Self::Hang, Self::Desync, Self::Kills, Self::Silence, Self::Replayed];
 
     /// A detector that has seen nothing.
     #[must_use]
@@ -35,6 +39,7 @@ impl DetectorKind {
             Self::Desync => Box::<Desync>::default(),
             Self::Kills => Box::<Kills>::default(),
             Self::Silence => Box::<Silence>::default(),
+            Self::Replayed => Box::<Replayed>::default(),
         }
     }
 }

@@ -5,6 +5,8 @@ pub(crate) mod exit;
 pub(crate) mod hang;
 pub(crate) mod kills;
 pub(crate) mod nonfinite;
+pub(crate) mod repeats;
+pub(crate) mod replayed;
 pub(crate) mod silence;
 #[cfg(test)]
 pub(crate) mod testing;
