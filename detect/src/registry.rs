@@ -28,7 +28,7 @@ pub enum DetectorKind {
 impl DetectorKind {
     /// Every detector, in the order of judging: law, then peers, then past, so that causes are named before effects.
     pub const ALL: &'static [Self] =
-        &[Self::Nonfinite, Self::Hang, Self::Desync, Self::Kills, Self::Silence, Self::Replayed];
+        &[Self::Nonfinite, Self::Desync, Self::Hang, Self::Kills, Self::Silence, Self::Replayed];
 
     /// A detector that has seen nothing.
     #[must_use]
