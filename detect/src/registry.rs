@@ -1,81 +1,78 @@
-//! The registry: one variant and one arm a detector; the order is the order of judging.
+//! The registry: one line a detector; the order is the order of judging.
 
 use crate::Detector;
-use crate::detectors::batch_order::BatchOrder;
-use crate::detectors::contradiction::Contradiction;
-use crate::detectors::duplicate_batch::DuplicateBatch;
-use crate::detectors::environment_change::EnvironmentChange;
-use crate::detectors::environment_mismatch::EnvironmentMismatch;
-use crate::detectors::gradient_explosion::GradientExplosion;
-use crate::detectors::lineage_break::LineageBreak;
-use crate::detectors::loss_drift::LossDrift;
-use crate::detectors::loss_excursion::LossExcursion;
-use crate::detectors::moved_weights::MovedWeights;
-use crate::detectors::nonfinite::Nonfinite;
-use crate::detectors::replica_mismatch::ReplicaMismatch;
+use crate::detectors;
 
-/// Which detectors there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DetectorKind {
-    /// Replicas of weights, optimizer state or gradients differ.
-    ReplicaMismatch,
-    /// Weights moved with no optimizer step between.
-    MovedWeights,
-    /// A checkpoint loaded is not the one saved.
-    LineageBreak,
-    /// A batch was seen before, or by two data-parallel indices.
-    DuplicateBatch,
-    /// Batches or random states come in another order than planned.
-    BatchOrder,
-    /// Code, configuration or environment differs between ranks.
-    EnvironmentMismatch,
-    /// Code, configuration or environment changed.
-    EnvironmentChange,
-    /// Telemetry contradicts itself.
-    Contradiction,
-    /// A NaN or an infinity was logged.
-    Nonfinite,
-    /// The gradient norm leaves its range.
-    GradientExplosion,
-    /// The loss jumps up.
-    LossExcursion,
-    /// The loss creeps up.
-    LossDrift,
+macro_rules! registry {
+    ($($(#[$doc:meta])* $variant:ident = $module:ident,)*) => {
+        /// Which detectors there are.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum DetectorKind { $($(#[$doc])* $variant,)* }
+
+        impl DetectorKind {
+            /// Every detector, in the order of judging: law, then peers, then past, so that causes are named before
+            /// effects.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// A detector that has seen nothing.
+            #[must_use]
+            pub fn build(self) -> Box<dyn Detector> {
+                match self { $(Self::$variant => Box::<detectors::$module::$variant>::default(),)* }
+            }
+        }
+    };
 }
 
-impl DetectorKind {
-    /// Every detector, in the order of judging: law, then peers, then past, so that causes are named before effects.
-    pub const ALL: &'static [Self] = &[
-        Self::ReplicaMismatch,
-        Self::MovedWeights,
-        Self::LineageBreak,
-        Self::DuplicateBatch,
-        Self::BatchOrder,
-        Self::EnvironmentMismatch,
-        Self::EnvironmentChange,
-        Self::Contradiction,
-        Self::Nonfinite,
-        Self::GradientExplosion,
-        Self::LossExcursion,
-        Self::LossDrift,
-    ];
+registry! {
+    /// Replicas of weights, optimizer state or gradients differ.
+    ReplicaMismatch = replica_mismatch,
+    /// Weights moved with no optimizer step between.
+    MovedWeights = moved_weights,
+    /// A checkpoint loaded is not the one saved.
+    LineageBreak = lineage_break,
+    /// A batch was seen before, or by two data-parallel indices.
+    DuplicateBatch = duplicate_batch,
+    /// Batches or random states come in another order than planned.
+    BatchOrder = batch_order,
+    /// Code, configuration or environment differs between ranks.
+    EnvironmentMismatch = environment_mismatch,
+    /// Code, configuration or environment changed.
+    EnvironmentChange = environment_change,
+    /// Telemetry contradicts itself.
+    Contradiction = contradiction,
+    /// A NaN or an infinity was logged.
+    Nonfinite = nonfinite,
+    /// Members of a communicator enter different operations.
+    Desync = desync,
+    /// Ranks wait in a call that somebody never finishes.
+    Hang = hang,
+    /// Processes were killed.
+    Kills = kills,
+    /// A rank stopped speaking.
+    Silence = silence,
+    /// Telemetry was sent before.
+    Replayed = replayed,
+    /// The gradient norm leaves its range.
+    GradientExplosion = gradient_explosion,
+    /// The loss jumps up.
+    LossExcursion = loss_excursion,
+    /// The loss creeps up.
+    LossDrift = loss_drift,
+}
 
-    /// A detector that has seen nothing.
-    #[must_use]
-    pub fn build(self) -> Box<dyn Detector> {
-        match self {
-            Self::ReplicaMismatch => Box::<ReplicaMismatch>::default(),
-            Self::MovedWeights => Box::<MovedWeights>::default(),
-            Self::LineageBreak => Box::<LineageBreak>::default(),
-            Self::DuplicateBatch => Box::<DuplicateBatch>::default(),
-            Self::BatchOrder => Box::<BatchOrder>::default(),
-            Self::EnvironmentMismatch => Box::<EnvironmentMismatch>::default(),
-            Self::EnvironmentChange => Box::<EnvironmentChange>::default(),
-            Self::Contradiction => Box::<Contradiction>::default(),
-            Self::Nonfinite => Box::<Nonfinite>::default(),
-            Self::GradientExplosion => Box::<GradientExplosion>::default(),
-            Self::LossExcursion => Box::<LossExcursion>::default(),
-            Self::LossDrift => Box::<LossDrift>::default(),
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_detector_has_a_name_of_its_own_and_a_page_in_the_docs() {
+        let names: BTreeSet<&str> = DetectorKind::ALL.iter().map(|kind| kind.build().spec().name).collect();
+        assert_eq!(names.len(), DetectorKind::ALL.len());
+        let pages = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/detectors");
+        for name in names {
+            assert!(std::path::Path::new(pages).join(format!("{name}.md")).exists(), "{name} has no page");
         }
     }
 }

@@ -1,18 +1,26 @@
-//! One file a detector, named after the fault.
+//! One file a detector, named after the fault; the files that are no detector hold what several share.
 
 pub(crate) mod batch_order;
-mod batches;
-mod breach;
+pub(crate) mod batches;
+pub(crate) mod breach;
 pub(crate) mod contradiction;
+pub(crate) mod desync;
 pub(crate) mod duplicate_batch;
 pub(crate) mod environment_change;
 pub(crate) mod environment_mismatch;
+pub(crate) mod exit;
 pub(crate) mod gradient_explosion;
+pub(crate) mod hang;
+pub(crate) mod kills;
 pub(crate) mod lineage_break;
 pub(crate) mod loss_drift;
 pub(crate) mod loss_excursion;
 pub(crate) mod moved_weights;
 pub(crate) mod nonfinite;
+pub(crate) mod repeats;
+pub(crate) mod replayed;
 pub(crate) mod replica_mismatch;
+pub(crate) mod silence;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod waits;

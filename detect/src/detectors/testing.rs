@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use ndarray::Array2;
 use trainwarden_kernels::Cpu;
-use trainwarden_telemetry::{Attempt, Label, Metric, Observation, Panel, Rank, RunId, Step, Timestamp, Verdict};
+use trainwarden_telemetry::{
+    Attempt, CollectiveCall, CollectiveEntry, Event, Label, Metric, Observation, Panel, Rank, RunId, Step, Timestamp,
+    Verdict,
+};
 
 use crate::{Budget, Detector, Scene};
 
@@ -86,4 +89,42 @@ pub(crate) fn assert_restores(build: impl Fn() -> Box<dyn Detector>, seen: &[Obs
         assert_eq!(verdicts, whole, "restored after {cut} observations");
         assert!(build().restore(&[]).is_err(), "no bytes are no snapshot");
     }
+}
+
+/// A finished call part: issued and started `seq` seconds after the epoch, finished then too.
+pub(crate) fn entry(rank: u32, op: &str, seq: u64) -> CollectiveEntry {
+    let time = Some(Timestamp(seq as i64 * ROW_NS));
+    CollectiveEntry {
+        rank: Rank(rank),
+        op: op.to_owned(),
+        bytes: Some(64),
+        signature: None,
+        enqueued: time,
+        start: time,
+        end: time,
+        step: None,
+        peer: None,
+    }
+}
+
+/// A closed call of attempt 0 with nobody missing.
+pub(crate) fn call(comm: &str, seq: u64, entries: Vec<CollectiveEntry>) -> CollectiveCall {
+    let comm = comm.to_owned();
+    CollectiveCall { attempt: Attempt(0), comm, seq, entries, missing: Vec::new(), deadline_ns: Some(10 * ROW_NS) }
+}
+
+/// A mark in the life of attempt 0, some seconds after the epoch.
+pub(crate) fn event(kind: &str, time_s: i64) -> Observation {
+    Observation::Event(Event {
+        time: Timestamp(time_s * ROW_NS),
+        source: "trainer".to_owned(),
+        kind: kind.to_owned(),
+        actor: None,
+        run: None,
+        attempt: Attempt(0),
+        node: None,
+        rank: None,
+        subject: None,
+        detail: None,
+    })
 }
