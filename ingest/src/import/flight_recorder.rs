@@ -21,8 +21,8 @@ use super::trace::UNPLACED;
 use super::{ImportError, ImportReport, Sink, stem};
 use crate::{CollectiveOut, MemberOut, PlacementOut};
 
-/// A dump of a rank has 2,000 entries and a few megabytes; what decompresses to more than this is no dump.
-const FILE_BYTES_MAX: u64 = 2 << 30;
+/// A dump of a rank has 2,000 entries and a few megabytes at most, and parsed it takes several times its size.
+const FILE_BYTES_MAX: u64 = 512 << 20;
 
 /// Reads dumps; without a run name, dumps of single ranks share the run their file names have in common.
 pub(super) fn read(files: &[PathBuf], run: Option<&str>, sink: &mut Sink<'_>) -> Result<(), ImportError> {

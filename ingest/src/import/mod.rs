@@ -200,4 +200,66 @@ mod tests {
         assert_eq!(metric_name("elapsed time per iteration (ms)"), "elapsed_time_per_iteration_ms");
         assert_eq!(metric_name("Train/Loss"), "train_loss");
     }
+
+    const HEADERS: [&str; 6] = [
+        "step,t_s,rank,loss,lr",
+        "run,time,worker,a,b",
+        "step,rank,op,start_s,duration_s",
+        "step,rank,forward_s,backward_s,step_span_s",
+        "time,worker,x,y,z",
+        "timestamp,value,c,d,e",
+    ];
+    const CELLS: [&str; 14] = [
+        "",
+        "0",
+        "1",
+        "7.0",
+        "-3",
+        "1e300",
+        "-1e18",
+        "999999999",
+        "nan",
+        "inf",
+        "x",
+        "18446744073709551615",
+        "\"",
+        "4294967295",
+    ];
+
+    fn sources() -> [ImportSource; 4] {
+        [
+            ImportSource::Wide(WideOptions::default()),
+            ImportSource::Trace,
+            ImportSource::FlightRecorder,
+            ImportSource::Series(SeriesOptions::default()),
+        ]
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_an_import_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let text = String::from_utf8_lossy(&bytes);
+            for source in sources() {
+                // A header that is not known is an error, and that is right.
+                let _ = testing::try_import(&source, &[("a", &text)], None);
+            }
+        }
+
+        #[test]
+        fn every_row_of_nasty_cells_is_read_or_set_aside(
+            header in proptest::sample::select(HEADERS.to_vec()),
+            rows in proptest::collection::vec(proptest::collection::vec(proptest::sample::select(CELLS.to_vec()), 4..6), 0..20),
+        ) {
+            let rows: Vec<String> = rows.iter().map(|row| row.join(",")).collect();
+            let text = format!("{header}\n{}\n", rows.join("\n"));
+            for source in sources() {
+                if let Ok(folder) = testing::try_import(&source, &[("a", &text)], None) {
+                    let report = folder.report;
+                    proptest::prop_assert!(report.rows_aside <= report.rows_read.max(1));
+                    let is_table = source != ImportSource::FlightRecorder;
+                    proptest::prop_assert!(!is_table || report.rows_read == rows.len() as u64);
+                }
+            }
+        }
+    }
 }

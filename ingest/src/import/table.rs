@@ -1,9 +1,10 @@
 //! A CSV file with a header, read row by row; what cannot be read is set aside.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use csv::StringRecord;
 use flate2::read::MultiGzDecoder;
 
 use super::{ImportError, ImportReport};
@@ -11,6 +12,9 @@ use super::{ImportError, ImportReport};
 /// First bytes of a gzip file, and of a Zstandard file: a file is what it holds, not what it is called.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// A line beyond this length is no row of a table, and would fill the memory.
+const LINE_BYTES_MAX: u64 = 16 << 20;
 
 /// The bytes of a file, decompressed.
 pub(super) fn open(path: &Path) -> Result<Box<dyn Read>, ImportError> {
@@ -28,71 +32,107 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn Read>, ImportError> {
 }
 
 /// A CSV file with a header.
+///
+/// A line is a row: a quote that is never closed spoils its own line and not the rest of the file. A quoted cell
+/// therefore cannot hold a line break.
 pub(super) struct CsvFile {
     pub(super) path: PathBuf,
     pub(super) header: Vec<String>,
-    reader: csv::Reader<Box<dyn Read>>,
-    record: csv::StringRecord,
-    is_ended: bool,
+    input: BufReader<Box<dyn Read>>,
+    line: u64,
+    record: StringRecord,
+}
+
+/// What the next line is.
+enum Line {
+    Cells,
+    Broken(String),
+    End,
 }
 
 impl CsvFile {
     /// Opens `path` and reads its header; an empty or unreadable one is set aside and gives `None`.
     pub(super) fn open(path: &Path, report: &mut ImportReport) -> Result<Option<Self>, ImportError> {
-        // Short and long rows are ours to judge, so the reader lets them through.
-        let reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(open(path)?);
-        let record = csv::StringRecord::new();
-        let mut file = Self { path: path.to_owned(), header: Vec::new(), reader, record, is_ended: false };
-        match file.reader.read_record(&mut file.record) {
-            Ok(true) => {}
-            Ok(false) => {
-                report.set_row_aside(path, "line 1".to_owned(), "the file is empty".to_owned());
-                return Ok(None);
+        let (input, record) = (BufReader::new(open(path)?), StringRecord::new());
+        let mut file = Self { path: path.to_owned(), header: Vec::new(), input, line: 0, record };
+        let reason = match file.read_line() {
+            Ok(Line::Cells) => {
+                // Spreadsheets put a byte order mark before the first name.
+                let names = file.record.iter().map(|name| name.trim_start_matches('\u{feff}').trim().to_owned());
+                file.header = names.collect();
+                return Ok(Some(file));
             }
-            Err(error) => {
-                report.set_row_aside(path, "line 1".to_owned(), format!("the header cannot be read: {error}"));
-                return Ok(None);
-            }
-        }
-        // Spreadsheets put a byte order mark before the first name.
-        file.header = file.record.iter().map(|name| name.trim_start_matches('\u{feff}').trim().to_owned()).collect();
-        Ok(Some(file))
+            Ok(Line::End) => "the file is empty".to_owned(),
+            Ok(Line::Broken(reason)) => format!("the header cannot be read: {reason}"),
+            Err(error) => format!("the header cannot be read: {error}"),
+        };
+        report.set_row_aside(path, "line 1".to_owned(), reason);
+        Ok(None)
     }
 
     /// Goes to the next good row; its line, or `None` at the end. Broken rows are set aside on the way.
     pub(super) fn next_line(&mut self, report: &mut ImportReport) -> Option<u64> {
-        while !self.is_ended {
-            let line = self.reader.position().line();
-            match self.reader.read_record(&mut self.record) {
-                Ok(false) => self.is_ended = true,
-                Ok(true) if self.record.len() == self.header.len() => {
+        loop {
+            let (cells, names) = match self.read_line() {
+                Ok(Line::End) => return None,
+                Ok(Line::Cells) if self.record.len() == self.header.len() => {
                     report.rows_read += 1;
-                    return Some(self.record.position().map_or(line, csv::Position::line));
+                    return Some(self.line);
                 }
-                Ok(true) => {
-                    report.rows_read += 1;
-                    let (cells, names) = (self.record.len(), self.header.len());
-                    let line = self.record.position().map_or(line, csv::Position::line);
-                    let reason = format!("{cells} cells where the header has {names}");
-                    report.set_row_aside(&self.path, format!("line {line}"), reason);
+                Ok(Line::Cells) => (self.record.len(), self.header.len()),
+                Ok(Line::Broken(reason)) => {
+                    self.set_aside(reason, report);
+                    continue;
                 }
-                Err(error) => self.set_broken_aside(line, &error, report),
-            }
+                Err(error) => {
+                    self.set_aside(format!("the file breaks off here: {error}"), report);
+                    self.input = BufReader::new(Box::new(std::io::empty()));
+                    return None;
+                }
+            };
+            self.set_aside(format!("{cells} cells where the header has {names}"), report);
         }
-        None
     }
 
-    fn set_broken_aside(&mut self, line: u64, error: &csv::Error, report: &mut ImportReport) {
-        let reason = match error.kind() {
-            csv::ErrorKind::Io(cause) => {
-                self.is_ended = true;
-                format!("the file breaks off here: {cause}")
-            }
-            csv::ErrorKind::Utf8 { .. } => "the row is no UTF-8 text".to_owned(),
-            _ => error.to_string(),
-        };
+    fn set_aside(&self, reason: String, report: &mut ImportReport) {
         report.rows_read += 1;
-        report.set_row_aside(&self.path, format!("line {line}"), reason);
+        report.set_row_aside(&self.path, format!("line {}", self.line), reason);
+    }
+
+    /// Reads the next line that is not empty into the record.
+    fn read_line(&mut self) -> std::io::Result<Line> {
+        loop {
+            let mut bytes = Vec::new();
+            self.line += 1;
+            (&mut self.input).take(LINE_BYTES_MAX).read_until(b'\n', &mut bytes)?;
+            if bytes.is_empty() {
+                return Ok(Line::End);
+            }
+            if bytes.len() as u64 == LINE_BYTES_MAX && !bytes.ends_with(b"\n") {
+                self.input.skip_until(b'\n')?;
+                return Ok(Line::Broken("the line is longer than 16 MiB".to_owned()));
+            }
+            let Ok(text) = std::str::from_utf8(&bytes) else {
+                return Ok(Line::Broken("the row is no UTF-8 text".to_owned()));
+            };
+            let text = text.trim_end_matches(['\n', '\r']);
+            if !text.trim().is_empty() {
+                return Ok(self.split(text));
+            }
+        }
+    }
+
+    fn split(&mut self, text: &str) -> Line {
+        self.record.clear();
+        if !text.contains('"') {
+            self.record.extend(text.split(','));
+            return Line::Cells;
+        }
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
+        match reader.read_record(&mut self.record) {
+            Ok(_) => Line::Cells,
+            Err(error) => Line::Broken(error.to_string()),
+        }
     }
 
     /// The text of a cell of the present row, without surrounding space.
@@ -165,5 +205,39 @@ mod tests {
         for text in ["1.5", "-1", "nan", "1e300", "x"] {
             assert!(whole(text).is_err(), "{text}");
         }
+    }
+
+    fn rows(bytes: &[u8]) -> (Vec<String>, Vec<String>) {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), bytes).expect("the file is ours");
+        let mut report = ImportReport::default();
+        let mut rows = Vec::new();
+        if let Some(mut table) = CsvFile::open(file.path(), &mut report).expect("the file is there") {
+            while let Some(line) = table.next_line(&mut report) {
+                rows.push(format!("{line}:{}|{}", table.cell(0), table.cell(1)));
+            }
+        }
+        (rows, report.aside.iter().map(|aside| aside.place.clone()).collect())
+    }
+
+    #[test]
+    fn a_broken_line_spoils_no_other() {
+        let (rows, aside) = rows(b"\xef\xbb\xbfa,b\r\n1,2\r\n\n\"x,y\",3\n\"4,5\n\xff,6\n7,8\n9");
+        assert_eq!(rows, ["2:1|2", "4:x,y|3", "7:7|8"]);
+        assert_eq!(aside, ["line 5", "line 6", "line 8"]);
+    }
+
+    #[test]
+    fn a_truncated_gzip_file_gives_what_it_still_holds() {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        // Numbers without a pattern, so that the cut leaves whole lines before it.
+        let text: String = (0..5_000_u32).map(|row| format!("{row},{}\n", row.wrapping_mul(2_654_435_761))).collect();
+        std::io::Write::write_all(&mut encoder, format!("a,b\n{text}").as_bytes()).expect("memory");
+        let whole = encoder.finish().expect("memory");
+        let (all, aside) = rows(&whole);
+        assert_eq!((all.len(), aside.len()), (5_000, 0));
+        let (cut, aside) = rows(&whole[..whole.len() / 2]);
+        assert!(cut.len() > 1_000 && cut.len() < 4_000, "{}", cut.len());
+        assert_eq!(aside, [format!("line {}", cut.len() + 2)]);
     }
 }
