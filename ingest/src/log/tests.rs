@@ -1,11 +1,11 @@
 //! Whole folders in, records out.
 
-use std::fs;
 use std::path::Path;
 
 use super::*;
 use crate::{
-    CollectiveOut, DigestOut, EventOut, FolderWriter, MemberOut, NO_TIME, NO_U32, NO_U64, PlacementOut, Row, SampleOut,
+    CollectiveOut, CollectiveRow, DigestOut, DigestRow, EventOut, FolderWriter, MemberOut, NameId, PlacementOut, Row,
+    SampleOut, SampleRow,
 };
 
 fn sample<'a>(run: &'a str, rank: u32, step: u64, value: f64) -> SampleOut<'a> {
@@ -96,13 +96,19 @@ fn describe(log: Log) -> Vec<String> {
 }
 
 fn describe_row(row: &Row, names: &Names) -> String {
+    // Numbers of names depend on the order of reading.
+    let none = NameId::NONE;
     match row {
-        Row::Sample(row) => format!("{row:?} {:?} {:x}", names.get(row.metric), row.value.to_bits()),
+        Row::Sample(row) => {
+            format!("{:?} {:?} {:x}", SampleRow { metric: none, ..*row }, names.get(row.metric), row.value.to_bits())
+        }
         Row::Collective(row) => {
-            format!("{row:?} {:?}", [row.comm, row.op, row.signature].map(|name| names.get(name)))
+            let texts = [row.comm, row.op, row.signature].map(|name| names.get(name));
+            format!("{:?} {texts:?}", CollectiveRow { comm: none, op: none, signature: none, ..*row })
         }
         Row::Digest(row) => {
-            format!("{row:?} {:?}", [row.kind, row.name, row.digest, row.group].map(|name| names.get(name)))
+            let texts = [row.kind, row.name, row.digest, row.group].map(|name| names.get(name));
+            format!("{:?} {texts:?}", DigestRow { kind: none, name: none, digest: none, group: none, ..*row })
         }
         Row::Event(event) => format!("{event:?}"),
     }
