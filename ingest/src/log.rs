@@ -14,7 +14,7 @@ use crate::read_csv::read_csv;
 use crate::read_jsonl::read_jsonl;
 use crate::read_parquet::read_parquet;
 use crate::run_rows::TimedEvent;
-use crate::{Format, IngestError, LogClock, Names, Records, Rejects, RunRows};
+use crate::{Format, IngestError, LogClock, Names, Place, Records, Rejects, RunRows, reason};
 
 /// The log of one run.
 #[derive(Debug)]
@@ -113,6 +113,11 @@ impl Log {
 }
 
 fn read_table(source: &TableSource, sink: &mut dyn Sink, rejects: &mut Rejects) -> Result<(), IngestError> {
+    let metadata = std::fs::metadata(&source.path);
+    if metadata.map_err(|cause| IngestError::ReadFile { path: source.path.clone(), source: cause })?.len() == 0 {
+        rejects.add(&source.reject(Place::File, reason::EMPTY_FILE, ""));
+        return Ok(());
+    }
     match source.format {
         Format::Csv | Format::CsvGz | Format::CsvZst => read_csv(source, sink, rejects),
         Format::Jsonl | Format::JsonlGz | Format::JsonlZst => read_jsonl(source, sink, rejects),
@@ -120,5 +125,7 @@ fn read_table(source: &TableSource, sink: &mut dyn Sink, rejects: &mut Rejects) 
     }
 }
 
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod tests;
