@@ -11,6 +11,14 @@ use crate::{NO_TIME, NO_U32, NO_U64};
 /// Why a cell was refused: one of [`reason`].
 pub(crate) type Reason = &'static str;
 
+/// Why a row was refused.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) column: Option<&'static str>,
+    pub(crate) reason: Reason,
+    pub(crate) detail: String,
+}
+
 /// A value of a JSON object, or of a cell of another source that tells types apart.
 #[derive(Clone, Debug)]
 pub(crate) enum Value<'a> {

@@ -1,11 +1,9 @@
 //! Where rows without a time stand in the log.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use trainwarden_telemetry::Event;
 
 use crate::NO_U64;
+use crate::run_rows::TimedEvent;
 
 /// The times of a run by attempt and step, for its rows that have none.
 #[derive(Debug, Default)]
@@ -90,7 +88,7 @@ impl StepClock {
     }
 
     /// Places events, whose times mean nothing here: what ends a launch behind its last step, all else before its first.
-    pub(crate) fn place_events(&self, events: &mut [(i64, Arc<Event>)]) {
+    pub(crate) fn place_events(&self, events: &mut [TimedEvent]) {
         for (log_time, event) in events {
             let ends = matches!(event.kind.as_str(), "run_end" | "process_exit");
             let before = self.spans.range(..=event.attempt.0).next_back();

@@ -142,6 +142,10 @@ fn text(array: &ArrayRef, refuse: &mut impl FnMut(usize, Reason)) -> TextColumn 
         DataType::LargeUtf8 => array.as_string::<i64>().iter().for_each(|text| column.push(text.unwrap_or_default())),
         DataType::Utf8View => array.as_string_view().iter().for_each(|text| column.push(text.unwrap_or_default())),
         DataType::Utf8 => array.as_string::<i32>().iter().for_each(|text| column.push(text.unwrap_or_default())),
+        DataType::LargeBinary | DataType::BinaryView => match cast(array, &DataType::Binary) {
+            Ok(bytes) => return text(&bytes, refuse),
+            Err(_) => (0..array.len()).for_each(|_| column.push_null()),
+        },
         DataType::Binary => {
             for (row, bytes) in array.as_binary::<i32>().iter().enumerate() {
                 let text = std::str::from_utf8(bytes.unwrap_or_default());

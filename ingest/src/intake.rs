@@ -10,7 +10,7 @@ use trainwarden_telemetry::{Attempt, Communicators, Event, Placement, Rank, Role
 use crate::batch::{Batch, Sink, TextColumn};
 use crate::folder::TableSource;
 use crate::reject::reason;
-use crate::run_rows::RunRows;
+use crate::run_rows::{RunRows, TimedEvent};
 use crate::sorter::SpillFile;
 use crate::{CollectiveRow, DigestRow, IngestError, NO_TIME, NO_U32, NameId, Names, Reject, Rejects, SampleRow};
 
@@ -29,7 +29,7 @@ pub(crate) struct Intake {
     ids: HashMap<Arc<str>, u32>,
     runs: Vec<RunIntake>,
     /// Events that name no run, with their log times.
-    events: Vec<(i64, Arc<Event>)>,
+    events: Vec<TimedEvent>,
     spill: Arc<SpillFile>,
     memory_bytes_max: usize,
 }
@@ -40,7 +40,7 @@ impl Intake {
     }
 
     /// The runs, by name, and the events that belong to all.
-    pub(crate) fn finish(self) -> (BTreeMap<RunId, RunIntake>, Vec<(i64, Arc<Event>)>) {
+    pub(crate) fn finish(self) -> (BTreeMap<RunId, RunIntake>, Vec<TimedEvent>) {
         let mut runs: Vec<Option<RunIntake>> = self.runs.into_iter().map(Some).collect();
         let by_name = self.ids.into_iter().map(|(id, index)| {
             let run = runs[index as usize].take().expect("each number belongs to one name");

@@ -6,10 +6,11 @@ use std::io::{BufRead, BufReader, Read};
 
 use flate2::bufread::MultiGzDecoder;
 
+use crate::cell::Refusal;
 use crate::folder::TableSource;
 use crate::limits::LINE_BYTES_MAX;
 use crate::reject::reason;
-use crate::{Format, IngestError, Place, Rejects};
+use crate::{Format, IngestError, Place, Reject, Rejects};
 
 /// Bytes asked of the disk and of the decompressor at once.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -23,6 +24,15 @@ pub(crate) struct Line {
     pub(crate) bytes: Vec<u8>,
 }
 
+impl TableSource {
+    /// A line that was refused.
+    pub(crate) fn refused(&self, line: &Line, refusal: Refusal) -> Reject {
+        let row = Some(String::from_utf8_lossy(&line.bytes).into_owned());
+        let reject = self.reject(Place::Line(line.number), refusal.reason, refusal.detail);
+        Reject { column: refusal.column, row, ..reject }
+    }
+}
+
 /// Hands out the lines of a file. What cannot be read is counted, and everything before it is good.
 pub(crate) struct Lines<'a> {
     source: &'a TableSource,
@@ -34,15 +44,18 @@ pub(crate) struct Lines<'a> {
     /// Bytes read so far, after decompression.
     bytes: u64,
     is_at_end: bool,
+    /// The stream broke, and is read again byte by byte up to the damage.
+    is_careful: bool,
 }
 
 impl<'a> Lines<'a> {
     /// # Errors
     /// [`IngestError::ReadFile`] when the file cannot be opened.
     pub(crate) fn open(source: &'a TableSource) -> Result<Self, IngestError> {
-        let input = open(source).map_err(|cause| IngestError::ReadFile { path: source.path.clone(), source: cause })?;
+        let input = open(source, 0, BUFFER_BYTES)
+            .map_err(|cause| IngestError::ReadFile { path: source.path.clone(), source: cause })?;
         let (returned, spare) = (VecDeque::new(), Vec::new());
-        Ok(Self { source, input, returned, spare, count: 0, bytes: 0, is_at_end: false })
+        Ok(Self { source, input, returned, spare, count: 0, bytes: 0, is_at_end: false, is_careful: false })
     }
 
     /// The next line; `None` at the end of the file, or where it breaks off.
@@ -104,6 +117,13 @@ impl<'a> Lines<'a> {
             let available = match self.input.fill_buf() {
                 Ok(available) => available,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                // A decompressor that fails keeps back what it had decoded in this call: asked for single bytes it
+                // gives all of them.
+                Err(error) if error.raw_os_error().is_none() && !self.is_careful => {
+                    self.is_careful = true;
+                    self.input = open(self.source, self.bytes, 1)?;
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             if available.is_empty() && line.is_empty() && !is_too_long {
@@ -145,12 +165,14 @@ enum Read1 {
     End,
 }
 
-fn open(source: &TableSource) -> std::io::Result<Box<dyn BufRead>> {
+/// The text of a file from a byte on, asked for in pieces of a size.
+fn open(source: &TableSource, skipped: u64, piece_bytes: usize) -> std::io::Result<Box<dyn BufRead>> {
     let file = BufReader::with_capacity(BUFFER_BYTES, File::open(&source.path)?);
-    let decoded: Box<dyn Read> = match source.format {
+    let mut decoded: Box<dyn Read> = match source.format {
         Format::Csv | Format::Jsonl | Format::Parquet => return Ok(Box::new(file)),
         Format::CsvGz | Format::JsonlGz => Box::new(MultiGzDecoder::new(file)),
         Format::CsvZst | Format::JsonlZst => Box::new(zstd::Decoder::with_buffer(file)?),
     };
-    Ok(Box::new(BufReader::with_capacity(BUFFER_BYTES, decoded)))
+    std::io::copy(&mut decoded.by_ref().take(skipped), &mut std::io::sink())?;
+    Ok(Box::new(BufReader::with_capacity(piece_bytes, decoded)))
 }

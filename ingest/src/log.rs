@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use trainwarden_telemetry::{Communicators, Event, Placement, Rank, Roster, RunId};
+use trainwarden_telemetry::{Communicators, Placement, Rank, Roster, RunId};
 
 use crate::batch::Sink;
 use crate::folder::{TableSource, find};
@@ -13,7 +13,8 @@ use crate::limits::SORT_MEMORY_BYTES;
 use crate::read_csv::read_csv;
 use crate::read_jsonl::read_jsonl;
 use crate::read_parquet::read_parquet;
-use crate::{Format, IngestError, LogClock, Names, Records, Rejects, RunRows};
+use crate::run_rows::TimedEvent;
+use crate::{Format, IngestError, LogClock, Names, Place, Records, Rejects, RunRows, reason};
 
 /// The log of one run.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl RunLog {
         self.rows.into_records(self.clock)
     }
 
-    fn new(intake: RunIntake, shared: &Arc<[(i64, Arc<Event>)]>) -> Result<Self, IngestError> {
+    fn new(intake: RunIntake, shared: &Arc<[TimedEvent]>) -> Result<Self, IngestError> {
         let RunIntake { names, rows, placements, communicators } = intake;
         let mut attempts = rows.attempts();
         attempts.extend(placements.keys().chain(communicators.keys()));
@@ -83,7 +84,7 @@ impl Log {
     /// * `rejects`: takes every row and file that was set aside.
     /// * A run is made by its samples, collectives, digests and events; ranks and groups alone make none. An event
     ///   without a run is in the log of every run.
-    /// * Memory stays at about [`SORT_MEMORY_BYTES`](crate::limits) for rows; the rest goes to a temporary file.
+    /// * Memory stays at about 250 MiB for rows; the rest goes to a temporary file.
     ///   Texts (each once), events and ranks are held whole.
     ///
     /// # Errors
@@ -104,7 +105,7 @@ impl Log {
         }
         let (runs, mut shared) = intake.finish();
         shared.sort();
-        let shared: Arc<[(i64, Arc<Event>)]> = shared.into();
+        let shared: Arc<[TimedEvent]> = shared.into();
         let told = runs.into_iter().filter(|(_, run)| !run.rows.is_empty());
         let runs = told.map(|(id, run)| Ok((id, RunLog::new(run, &shared)?)));
         Ok(Self { runs: runs.collect::<Result<_, IngestError>>()? })
@@ -112,6 +113,11 @@ impl Log {
 }
 
 fn read_table(source: &TableSource, sink: &mut dyn Sink, rejects: &mut Rejects) -> Result<(), IngestError> {
+    let metadata = std::fs::metadata(&source.path);
+    if metadata.map_err(|cause| IngestError::ReadFile { path: source.path.clone(), source: cause })?.len() == 0 {
+        rejects.add(&source.reject(Place::File, reason::EMPTY_FILE, ""));
+        return Ok(());
+    }
     match source.format {
         Format::Csv | Format::CsvGz | Format::CsvZst => read_csv(source, sink, rejects),
         Format::Jsonl | Format::JsonlGz | Format::JsonlZst => read_jsonl(source, sink, rejects),
@@ -119,5 +125,7 @@ fn read_table(source: &TableSource, sink: &mut dyn Sink, rejects: &mut Rejects) 
     }
 }
 
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use trainwarden_telemetry::Column;
 
 use crate::batch::{Batch, Places, Sink};
-use crate::cell::Reason;
+use crate::cell::{Reason, Refusal};
 use crate::folder::TableSource;
 use crate::limits::{BATCH_ROWS, BATCH_TEXT_BYTES, RECORD_BYTES_MAX, RECORD_LINES_MAX};
 use crate::lines::{Line, Lines};
@@ -49,29 +49,30 @@ fn read_record(
     rejects: &mut Rejects,
 ) -> Result<(), IngestError> {
     if fields.split(&first.bytes) {
-        if let Err(reject) = rows.push(&first, fields) {
-            rejects.add(&reject);
+        if let Err(refusal) = rows.push(first.number, fields) {
+            rejects.add(&rows.source.refused(&first, refusal));
         }
         lines.reuse(first);
         return Ok(());
     }
-    let mut whole = first.clone();
+    let mut whole = first.bytes.clone();
     let mut further: Vec<Line> = Vec::new();
-    while further.len() + 1 < RECORD_LINES_MAX && whole.bytes.len() < RECORD_BYTES_MAX {
+    while further.len() + 1 < RECORD_LINES_MAX && whole.len() < RECORD_BYTES_MAX {
         let Some(line) = lines.next(rejects)? else { break };
-        whole.bytes.push(b'\n');
-        whole.bytes.extend_from_slice(&line.bytes);
+        whole.push(b'\n');
+        whole.extend_from_slice(&line.bytes);
         further.push(line);
         // Only a line with a quote can close the field.
-        if further.last().is_some_and(|line| line.bytes.contains(&b'"')) && fields.split(&whole.bytes) {
-            if rows.push(&whole, fields).is_ok() {
+        if further.last().is_some_and(|line| line.bytes.contains(&b'"')) && fields.split(&whole) {
+            if rows.push(first.number, fields).is_ok() {
                 return Ok(());
             }
             break;
         }
     }
     lines.give_back(further.into_iter());
-    rejects.add(&rows.reject(&first, reason::OPEN_QUOTE, ""));
+    let refusal = Refusal { column: None, reason: reason::OPEN_QUOTE, detail: String::new() };
+    rejects.add(&rows.source.refused(&first, refusal));
     Ok(())
 }
 
@@ -112,10 +113,10 @@ impl<'a> Rows<'a> {
         std::mem::replace(&mut self.batch, Batch::of_lines(self.source.table))
     }
 
-    fn push(&mut self, line: &Line, fields: &Fields) -> Result<(), Reject> {
+    fn push(&mut self, line: u64, fields: &Fields) -> Result<(), Refusal> {
         if fields.len() != self.width {
             let detail = format!("{}, the header has {}", fields.len(), self.width);
-            return Err(self.reject(line, reason::FIELD_COUNT, &detail));
+            return Err(Refusal { column: None, reason: reason::FIELD_COUNT, detail });
         }
         for (index, column) in self.source.table.columns().iter().enumerate() {
             let cell = match self.fields[index] {
@@ -126,19 +127,14 @@ impl<'a> Rows<'a> {
                 self.batch.truncate(self.batch.rows);
                 let cell = String::from_utf8_lossy(cell);
                 let detail = if cell.is_empty() { String::new() } else { format!("{:?}", cut(&cell, 80)) };
-                return Err(Reject { column: Some(column.name), ..self.reject(line, reason, &detail) });
+                return Err(Refusal { column: Some(column.name), reason, detail });
             }
         }
         self.batch.rows += 1;
         if let Places::Lines(places) = &mut self.batch.places {
-            places.push(line.number);
+            places.push(line);
         }
         Ok(())
-    }
-
-    fn reject(&self, line: &Line, reason: Reason, detail: &str) -> Reject {
-        let row = Some(String::from_utf8_lossy(&line.bytes).into_owned());
-        Reject { row, ..self.source.reject(Place::Line(line.number), reason, detail) }
     }
 }
 

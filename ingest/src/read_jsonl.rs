@@ -6,15 +6,15 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use trainwarden_telemetry::Column;
+use trainwarden_telemetry::{Column, ColumnType};
 
 use crate::batch::{Batch, Places, Sink};
-use crate::cell::{Reason, Value};
+use crate::cell::{Refusal, Value};
 use crate::folder::TableSource;
 use crate::limits::{BATCH_ROWS, BATCH_TEXT_BYTES};
 use crate::lines::{Line, Lines};
 use crate::reject::{cut, reason};
-use crate::{IngestError, Place, Reject, Rejects};
+use crate::{IngestError, Rejects};
 
 /// Reads a file of JSON lines and hands its good rows on.
 pub(crate) fn read_jsonl(source: &TableSource, sink: &mut dyn Sink, rejects: &mut Rejects) -> Result<(), IngestError> {
@@ -24,9 +24,7 @@ pub(crate) fn read_jsonl(source: &TableSource, sink: &mut dyn Sink, rejects: &mu
         if !line.bytes.trim_ascii().is_empty()
             && let Err(refusal) = push_line(source, &mut batch, &line)
         {
-            let row = Some(String::from_utf8_lossy(&line.bytes).into_owned());
-            let reject = source.reject(Place::Line(line.number), refusal.reason, refusal.detail);
-            rejects.add(&Reject { column: refusal.column, row, ..reject });
+            rejects.add(&source.refused(&line, refusal));
         }
         lines.reuse(line);
         if batch.rows >= BATCH_ROWS || batch.text_bytes() >= BATCH_TEXT_BYTES {
@@ -37,12 +35,6 @@ pub(crate) fn read_jsonl(source: &TableSource, sink: &mut dyn Sink, rejects: &mu
     sink.take(batch, source, rejects)
 }
 
-struct Refusal {
-    column: Option<&'static str>,
-    reason: Reason,
-    detail: String,
-}
-
 fn push_line(source: &TableSource, batch: &mut Batch, line: &Line) -> Result<(), Refusal> {
     let columns = source.table.columns();
     let values = parse(columns, &line.bytes)?;
@@ -51,8 +43,10 @@ fn push_line(source: &TableSource, batch: &mut Batch, line: &Line) -> Result<(),
         let pushed = match (value, source.partition(column.name)) {
             (None, Some(cell)) => data.push_text(cell.as_bytes()),
             (None, None) => data.push_value(&Value::Null),
-            // A nested value is the JSON text that `detail` wants; elsewhere it is a mistake.
-            (Some(Value::Nested(_)), _) if column.name != "detail" => Err(reason::NOT_TEXT),
+            // A nested value is the JSON text that `detail` wants; in other texts it is a mistake.
+            (Some(Value::Nested(_)), _) if column.column_type == ColumnType::Str && column.name != "detail" => {
+                Err(reason::NOT_TEXT)
+            }
             (Some(value), _) => data.push_value(value),
         };
         let reason = match pushed {

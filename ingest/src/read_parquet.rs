@@ -30,10 +30,6 @@ pub(crate) fn read_parquet(
 ) -> Result<(), IngestError> {
     let failed = |cause| IngestError::ReadFile { path: source.path.clone(), source: cause };
     let file = File::open(&source.path).map_err(failed)?;
-    if file.metadata().map_err(failed)?.len() == 0 {
-        rejects.add(&source.reject(Place::File, reason::EMPTY_FILE, ""));
-        return Ok(());
-    }
     let metadata = match guarded(|| load(&file)) {
         Ok(metadata) => metadata,
         Err(damage) => {
@@ -61,10 +57,8 @@ fn load(file: &File) -> Result<ArrowReaderMetadata, ParquetError> {
 }
 
 fn coded(field: &Arc<Field>) -> Arc<Field> {
-    let is_text = |data_type: &DataType| {
-        use DataType::{Binary, BinaryView, LargeBinary, LargeUtf8, Utf8, Utf8View};
-        matches!(data_type, Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView)
-    };
+    // Bytes that are not marked as text are not coded: the decoder panics on them.
+    let is_text = |data_type: &DataType| matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     match field.data_type() {
         DataType::Dictionary(_, value) if is_text(value) => {}
         data_type if is_text(data_type) => {}
@@ -93,6 +87,7 @@ fn fields_of(source: &TableSource, schema: &SchemaRef, rejects: &mut Rejects) ->
                 continue;
             }
             Some(data_type) => {
+                let data_type = if let DataType::Dictionary(_, value) = data_type { value } else { data_type };
                 (reason::WRONG_TYPE, format!("{data_type}, where {} is needed", expected(column.column_type)))
             }
         };
@@ -104,12 +99,12 @@ fn fields_of(source: &TableSource, schema: &SchemaRef, rejects: &mut Rejects) ->
 
 /// True when values of this Arrow type may stand in a column of this type.
 fn fits(data_type: &DataType, column_type: ColumnType) -> bool {
-    use DataType::{Binary, Dictionary, LargeUtf8, Null, Timestamp, Utf8, Utf8View};
+    use DataType::{Binary, BinaryView, Dictionary, LargeBinary, LargeUtf8, Null, Timestamp, Utf8, Utf8View};
     match data_type {
         Null => true,
         Dictionary(_, value) => fits(value, column_type),
         Timestamp(..) => column_type == ColumnType::Time,
-        Utf8 | LargeUtf8 | Utf8View | Binary => column_type == ColumnType::Str,
+        Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView => column_type == ColumnType::Str,
         number => (number.is_integer() || number.is_floating()) && column_type != ColumnType::Str,
     }
 }
@@ -265,3 +260,6 @@ fn guarded<T>(decode: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Str
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,9 @@ use crate::clock::{StepClock, TimeIndex};
 use crate::sorter::{Merge, Sorter, SpillFile};
 use crate::{CollectiveRow, DigestRow, IngestError, LogClock, NO_TIME, Record, Row, SampleRow};
 
+/// An event with its log time, shared because one without a run belongs to all.
+pub(crate) type TimedEvent = (i64, Arc<Event>);
+
 /// A row with a place in the log.
 pub(crate) trait LogRow: Pod {
     fn log_time(&self) -> i64;
@@ -106,9 +109,9 @@ pub struct RunRows {
     pub(crate) collectives: TableRows<CollectiveRow>,
     pub(crate) digests: TableRows<DigestRow>,
     /// Events of this run, with their log times.
-    pub(crate) events: Vec<(i64, Arc<Event>)>,
+    pub(crate) events: Vec<TimedEvent>,
     /// Events of every run.
-    shared: Arc<[(i64, Arc<Event>)]>,
+    shared: Arc<[TimedEvent]>,
 }
 
 impl RunRows {
@@ -150,7 +153,7 @@ impl RunRows {
     /// Fixes every row's log time, now that all are known.
     pub(crate) fn place(
         mut self,
-        shared: &Arc<[(i64, Arc<Event>)]>,
+        shared: &Arc<[TimedEvent]>,
         memory_bytes_max: usize,
     ) -> Result<(LogClock, Self), IngestError> {
         self.shared = Arc::clone(shared);
@@ -225,8 +228,8 @@ impl RunRows {
 /// The rows of one run in log order.
 #[derive(Debug)]
 pub struct Records {
-    events: Peekable<std::vec::IntoIter<(i64, Arc<Event>)>>,
-    shared: Arc<[(i64, Arc<Event>)]>,
+    events: Peekable<std::vec::IntoIter<TimedEvent>>,
+    shared: Arc<[TimedEvent]>,
     shared_position: usize,
     shared_clock: LogClock,
     samples: Peekable<Merge<SampleRow, i64>>,
