@@ -333,4 +333,11 @@ mod tests {
             folder.rows("collectives").lines().filter(|row| row.starts_with("hang,0,4")).map(str::to_owned).collect();
         assert_eq!(of_rank_4, ["hang,0,4,PIPELINE_MODEL_PARALLEL_GROUP/7,5,all_gather,,,,100,100,,"]);
     }
+
+    #[test]
+    fn a_rank_has_one_dump_and_may_be_in_no_group() {
+        let folder = read(&[("a_1.json", "{\"entries\": []}"), ("a_01.json", "{\"entries\": []}")]);
+        assert_eq!(folder.rows("ranks"), "a,0,1,,,,,,,,\n");
+        assert_eq!(folder.report.aside[0].reason, "the rank has a dump already");
+    }
 }

@@ -94,3 +94,58 @@ fn comm_of(entry: &Value) -> Option<String> {
     let group = entry.get("process_group")?;
     Some(comm_name(group.get(0)?.as_str()?, group.get(1).and_then(Value::as_str).unwrap_or_default()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(text: &str) -> Map<String, Value> {
+        serde_json::from_str(text).expect("the text is a JSON object")
+    }
+
+    const DUMP: &str = r#"{"pg_config": {"43": {"name": "43", "desc": "PP"}, "5": {"name": "5", "desc": "TP"}},
+        "pg_status": {"12": {"last_completed_collective": 9}, "3": {"last_completed_collective": 7}}}"#;
+
+    #[test]
+    fn numbers_and_names_of_groups_pair_up_in_order() {
+        let mut completed = Completed::default();
+        completed.learn(0, &object(DUMP), &[]);
+        let expected = BTreeMap::from([((0, "TP/5".to_owned()), 7), ((0, "PP/43".to_owned()), 9)]);
+        assert_eq!(completed.last, expected);
+    }
+
+    #[test]
+    fn an_entry_that_contradicts_the_order_stands_alone() {
+        let mut completed = Completed::default();
+        let entry = Value::Object(object(r#"{"pg_id": 12, "process_group": ["5", "TP"]}"#));
+        completed.learn(0, &object(DUMP), &[entry]);
+        assert_eq!(completed.last, BTreeMap::from([((0, "TP/5".to_owned()), 9)]));
+    }
+
+    #[test]
+    fn a_group_that_also_carries_transfers_is_left_out() {
+        let call = |seq| Call {
+            rank: 1,
+            comm: "TP/5".to_owned(),
+            seq,
+            op: "all_reduce".to_owned(),
+            bytes: None,
+            signature: None,
+            enqueued: Some(100),
+            start: None,
+            end: None,
+            peer: None,
+        };
+        let members = BTreeMap::from([("TP/5".to_owned(), BTreeSet::from([0, 1, 2]))]);
+        let mut completed = Completed::default();
+        completed.learn(0, &object(DUMP), &[]);
+        let finished = completed.unrecorded(&[call(7), call(8)], &members);
+        assert_eq!(
+            finished.iter().map(|call| (call.rank, call.seq, call.end)).collect::<Vec<_>>(),
+            [(0, 7, Some(100))]
+        );
+        let transfer = Value::Object(object(r#"{"is_p2p": true, "process_group": ["5", "TP"]}"#));
+        completed.learn(2, &Map::new(), &[transfer]);
+        assert_eq!(completed.unrecorded(&[call(7), call(8)], &members).len(), 0);
+    }
+}

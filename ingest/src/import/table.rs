@@ -222,9 +222,9 @@ mod tests {
 
     #[test]
     fn a_broken_line_spoils_no_other() {
-        let (rows, aside) = rows(b"\xef\xbb\xbfa,b\r\n1,2\r\n\n\"x,y\",3\n\"4,5\n\xff,6\n7,8\n9");
+        let (rows, aside) = rows(b"\xef\xbb\xbfa,b\r\n1,2\r\n\n\"x,y\",3\n\"4,5\n\xff,6\n7,8\n9\n1,2,3");
         assert_eq!(rows, ["2:1|2", "4:x,y|3", "7:7|8"]);
-        assert_eq!(aside, ["line 5", "line 6", "line 8"]);
+        assert_eq!(aside, ["line 5", "line 6", "line 8", "line 9"]);
     }
 
     #[test]

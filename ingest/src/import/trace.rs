@@ -408,6 +408,15 @@ mod tests {
     }
 
     #[test]
+    fn a_group_of_which_one_rank_was_traced_is_no_collective() {
+        let text = "step,rank,dp_rank,stage,op,start_s,duration_s\n\
+            1,0,0,0,params-all-gather,0,1\n1,1,0,1,params-all-gather,0,1\n1,0,0,0,layernorm-grads-all-reduce,1,1\n";
+        let folder = imported(&ImportSource::Trace, &[("t.csv", text)], None);
+        assert_eq!((folder.rows("collectives"), folder.rows("groups")), (String::new(), String::new()));
+        assert!(folder.rows("samples").contains("t,0,0,1,2000000000,comm_time_s,2.0"));
+    }
+
+    #[test]
     fn a_broken_operation_is_set_aside_and_a_foreign_header_is_refused() {
         let text =
             format!("{TRACE}x,0,0,0,gc,0,1\n22,0,0,0,gc,nan,1\n22,0,0,0,gc,0,-1\n22,0,0,0,,0,1\n22,,0,0,gc,0,1\n");

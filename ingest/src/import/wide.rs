@@ -282,6 +282,22 @@ mod tests {
     }
 
     #[test]
+    fn named_columns_win_and_a_preset_refuses_other_layouts() {
+        let options = WideOptions {
+            step: Some("epoch".into()),
+            time: Some("when".into()),
+            time_unit: Some(TimeUnit::Milliseconds),
+            rank_column: Some("gpu".into()),
+            ..WideOptions::default()
+        };
+        let folder = options_import(options, "epoch,when,gpu,step\n3,2,1,0.5\n").expect("the columns are there");
+        assert_eq!(folder.rows("samples"), "log,0,1,3,2000000,step,0.5\n");
+        let preset = Preset::from_name("megatron").expect("a preset");
+        let error = options_import(WideOptions { preset: Some(preset), ..WideOptions::default() }, LOG);
+        assert!(matches!(error, Err(ImportError::NoColumn { ref column, .. }) if column == "num_zeros"), "{error:?}");
+    }
+
+    #[test]
     fn a_file_without_step_and_time_is_numbered_and_one_with_tokens_only_has_them_as_step() {
         assert_eq!(wide("loss\n3\n2\n").rows("samples").replace(".0\n", "\n"), "log,0,,0,,loss,3\nlog,0,,1,,loss,2\n");
         let folder = wide("tokens,val_loss_pile\n1048576,3.5\n");
