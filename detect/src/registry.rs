@@ -2,23 +2,27 @@
 
 use crate::Detector;
 use crate::detectors::nonfinite::Nonfinite;
+use crate::detectors::straggler::Straggler;
 
 /// Which detectors there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DetectorKind {
     /// A NaN or an infinity was logged.
     Nonfinite,
+    /// One rank does its own work slower than its peers.
+    Straggler,
 }
 
 impl DetectorKind {
     /// Every detector, in the order of judging: law, then peers, then past, so that causes are named before effects.
-    pub const ALL: &'static [Self] = &[Self::Nonfinite];
+    pub const ALL: &'static [Self] = &[Self::Nonfinite, Self::Straggler];
 
     /// A detector that has seen nothing.
     #[must_use]
     pub fn build(self) -> Box<dyn Detector> {
         match self {
             Self::Nonfinite => Box::<Nonfinite>::default(),
+            Self::Straggler => Box::<Straggler>::default(),
         }
     }
 }
