@@ -52,6 +52,8 @@ registry! {
     Silence = silence,
     /// Telemetry was sent before.
     Replayed = replayed,
+    /// A rank does its own work slower than its peers.
+    Straggler = straggler,
     /// The gradient norm leaves its range.
     GradientExplosion = gradient_explosion,
     /// The loss jumps up.

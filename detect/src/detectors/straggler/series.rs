@@ -1,0 +1,448 @@
+//! The ranks of one work-time metric against their peers: what is learned of them, and the evidence against each.
+
+use serde::{Deserialize, Serialize};
+use trainwarden_kernels::{Middle, lag_one_correlation, quantile_in_place, shift_evidence};
+use trainwarden_telemetry::Rank;
+
+/// Rows from which offsets and noise are learned.
+pub(super) const WARM_ROWS: u32 = 32;
+/// Rows before a rank that was slow from the first one on may be named.
+const EARLY_ROWS: u32 = 8;
+/// Nothing is wrong within this much of the peers, once a rank's own offset is known (DESIGN, `peer_tolerance`).
+pub(super) const TOLERANCE: f32 = 0.01;
+/// Nothing is wrong within this much of the peers before that.
+const EARLY_TOLERANCE: f32 = 0.10;
+/// Offsets are made more exact over this many rows, while nothing speaks against the rank, and are frozen then.
+const OFFSET_ROWS: u16 = 256;
+/// Nats against a rank from which its offset learns no more.
+const LEARNING_EVIDENCE_MAX: f32 = 5.0;
+/// Standard errors of the offset that are added to the tolerance.
+const OFFSET_ERRORS: f32 = 3.0;
+/// Alternatives, in standard deviations: small ones find what is small and lasts, large ones what is large and new.
+const SHIFTS: [f32; 3] = [0.25, 1.0, 3.0];
+/// A row counts for no more than this many deviations, so that one wild row convicts nobody.
+const ROW_DEVIATIONS_MAX: f32 = 4.0;
+/// Evidence is kept up to this many times the threshold, so that a long fault is not believed in for ever.
+const EVIDENCE_CAP: f32 = 2.0;
+/// Rows a finding must have lasted.
+const PERSISTENCE_ROWS: u32 = 3;
+/// A suspect stands this many robust spreads of its peers away from them.
+const GAP_SPREADS: f32 = 5.0;
+/// Before offsets are known a suspect stands this many times as far from its peers as 95 % of them stand.
+const EARLY_GAP: f32 = 3.0;
+/// Noise that is never believed to be less: an eighth of the tolerance; times are quantised.
+const NOISE_MIN: f32 = TOLERANCE / 8.0;
+/// Weights of the newest row in the short and the long running mean.
+const MEAN_WEIGHTS: [f32; 2] = [0.25, 0.0625];
+/// Findings younger than this are measured by the short mean.
+const SHORT_ROWS: u32 = 12;
+/// Groups below this size cannot outvote one of theirs; a rank must there have left its own past too.
+const SMALL_GROUP: usize = 4;
+/// Normal quantiles of |z| at 50, 90 and 99 %: the widest of the three measures the noise, so that tails count.
+const NOISE_QUANTILES: [(f64, f32); 3] = [(0.50, 0.674_5), (0.90, 1.644_9), (0.99, 2.575_8)];
+
+/// A rank that stands apart, with its numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Finding {
+    pub(super) column: usize,
+    /// Work time over that of its peers, its own offset taken out.
+    pub(super) ratio: f32,
+    /// Half-width of what is normal for that ratio.
+    pub(super) band: f32,
+    pub(super) log10_e: f64,
+    /// Rows since it began, this one included.
+    pub(super) age: u32,
+    /// Rows by which the beginning is uncertain.
+    pub(super) blur: u32,
+    pub(super) peers: usize,
+}
+
+/// The state of one metric: one entry a column in every vector.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Series {
+    pub(super) ranks: Vec<Rank>,
+    pub(super) rows: u32,
+    groups: Vec<Group>,
+    /// [rows, ranks] of the first rows, raw; NaN = absent. Emptied when offsets are frozen.
+    warm: Vec<f32>,
+    offset: Vec<f32>,
+    /// Rows each offset rests on; zero = unknown.
+    learned: Vec<u16>,
+    own_past: Vec<f32>,
+    sums: Vec<[f32; 3]>,
+    ages: Vec<[u32; 3]>,
+    means: Vec<[f32; 2]>,
+    /// Columns already named and not yet cleared.
+    pub(super) named: Vec<bool>,
+    /// Work time of a typical rank in the last row.
+    pub(super) level: f32,
+    #[serde(skip)]
+    scratch: Vec<f32>,
+    #[serde(skip)]
+    ratios: Vec<f32>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Group {
+    columns: Vec<usize>,
+    /// Noise of one row, learned; and how much more a mean of many rows wanders than if rows were independent.
+    noise: f32,
+    inflation: f32,
+    noise_now: f32,
+}
+
+impl Group {
+    /// Long-run standard deviation of one row's deviation.
+    fn deviation(&self) -> f32 {
+        self.noise.max(self.noise_now) * self.inflation
+    }
+
+    fn hot_max(&self) -> usize {
+        (self.columns.len() / 4).max(1)
+    }
+}
+
+impl Series {
+    pub(super) fn new(ranks: &[Rank], groups: Vec<Vec<usize>>) -> Self {
+        let count = ranks.len();
+        let group = |columns| Group { columns, ..Group::default() };
+        Self {
+            ranks: ranks.to_vec(),
+            groups: groups.into_iter().filter(|columns| columns.len() > 1).map(group).collect(),
+            offset: vec![1.0; count],
+            learned: vec![0; count],
+            own_past: vec![f32::NAN; count],
+            sums: vec![[0.0; 3]; count],
+            ages: vec![[0; 3]; count],
+            means: vec![[0.0; 2]; count],
+            named: vec![false; count],
+            ..Self::default()
+        }
+    }
+
+    /// Takes in a row (absent or unusable cells NaN) and gives the ranks that stand apart from now on, by column.
+    ///
+    /// * `threshold`: nats a finding needs.
+    pub(super) fn observe(&mut self, values: &[f32], threshold: f32) -> Vec<Finding> {
+        self.rows += 1;
+        self.scratch.clear();
+        self.scratch.extend(values.iter().filter(|value| !value.is_nan()));
+        if let Some(middle) = Middle::of(&mut self.scratch) {
+            self.level = middle.median();
+        }
+        let mut groups = std::mem::take(&mut self.groups);
+        let mut findings = Vec::new();
+        if self.rows <= WARM_ROWS {
+            self.warm.extend_from_slice(values);
+            if self.rows >= EARLY_ROWS {
+                groups.iter_mut().for_each(|group| findings.extend(self.judge_early(group, threshold)));
+            }
+        } else {
+            groups.iter_mut().for_each(|group| findings.extend(self.judge(group, values, threshold)));
+        }
+        self.groups = groups;
+        if self.rows == WARM_ROWS {
+            self.warm = Vec::new();
+        }
+        findings
+    }
+
+    /// Fills `ratios` with each column's value over the median of its peers' and says whether there are peers.
+    fn compare(&mut self, group: &Group, values: &[f32]) -> bool {
+        self.ratios.resize(values.len(), f32::NAN);
+        self.scratch.clear();
+        self.scratch.extend(group.columns.iter().map(|column| values[*column]).filter(|value| !value.is_nan()));
+        let Some(middle) = Middle::of(&mut self.scratch) else { return false };
+        for column in &group.columns {
+            let value = values[*column];
+            let ratio = value / middle.without(value);
+            self.ratios[*column] = if ratio.is_finite() { ratio } else { f32::NAN };
+        }
+        true
+    }
+
+    /// [columns of the group][rows]: the ratios of the rows kept so far.
+    fn warm_ratios(&mut self, group: &Group) -> Vec<Vec<f32>> {
+        let width = self.ranks.len();
+        let warm = std::mem::take(&mut self.warm);
+        let mut histories = vec![Vec::with_capacity(WARM_ROWS as usize); group.columns.len()];
+        for values in warm.chunks_exact(width) {
+            let has_peers = self.compare(group, values);
+            for (history, column) in histories.iter_mut().zip(&group.columns) {
+                history.push(if has_peers { self.ratios[*column] } else { f32::NAN });
+            }
+        }
+        self.warm = warm;
+        histories
+    }
+
+    /// Ranks that were slow from the first row on, and the freezing of offsets after the last.
+    fn judge_early(&mut self, group: &mut Group, threshold: f32) -> Vec<Finding> {
+        let may_be_slow = |value: &f32| *value > EARLY_TOLERANCE;
+        let is_last = self.rows == WARM_ROWS;
+        // One row tells cheaply whether anybody can be a candidate at all.
+        let width = self.ranks.len();
+        let newest: Vec<f32> = self.warm[self.warm.len() - width..].to_vec();
+        let any = self.compare(group, &newest) && group.columns.iter().any(|c| may_be_slow(&(self.ratios[*c] - 1.0)));
+        if !is_last && !any {
+            return Vec::new();
+        }
+        let histories = self.warm_ratios(group);
+        let typical: Vec<f32> = histories.iter().map(|history| middle_of(history)).collect();
+        let apart = stand_apart(&typical);
+        let noise = early_noise(&histories);
+        let mut findings = Vec::new();
+        for (place, column) in group.columns.iter().copied().enumerate() {
+            let history = &histories[place];
+            let log_e = early_evidence(history, noise);
+            let slow = history.iter().filter(|ratio| **ratio > 1.0 + EARLY_TOLERANCE).count() as u32;
+            let is_slow = slow >= EARLY_ROWS && slow * 10 >= self.rows * 9 && log_e >= threshold;
+            if !(apart[place] && is_slow) || self.named[column] || group.columns.len() < SMALL_GROUP - 1 {
+                continue;
+            }
+            findings.push(Finding {
+                column,
+                ratio: typical[place],
+                band: EARLY_TOLERANCE,
+                log10_e: f64::from(log_e) * std::f64::consts::LOG10_E,
+                age: self.rows,
+                blur: 0,
+                peers: group.columns.len() - 1,
+            });
+            self.named[column] = true;
+            self.means[column] = [typical[place] - 1.0; 2];
+        }
+        if is_last {
+            self.freeze(group, &histories, &typical, &apart);
+        }
+        findings
+    }
+
+    fn freeze(&mut self, group: &mut Group, histories: &[Vec<f32>], typical: &[f32], apart: &[bool]) {
+        let mut residuals = Vec::new();
+        let mut correlations = Vec::new();
+        let width = self.ranks.len();
+        for (place, column) in group.columns.iter().copied().enumerate() {
+            let rows = histories[place].iter().filter(|ratio| !ratio.is_nan()).count();
+            if rows < EARLY_ROWS as usize {
+                continue;
+            }
+            let residual: Vec<f32> = histories[place].iter().map(|ratio| ratio / typical[place] - 1.0).collect();
+            residuals.extend(residual.iter().filter(|value| !value.is_nan()).map(|value| value.abs()));
+            correlations.push(lag_one_correlation(&residual));
+            let own: Vec<f32> = self.warm.iter().skip(column).step_by(width).copied().collect();
+            self.own_past[column] = middle_of(&own);
+            self.learned[column] = rows as u16;
+            // A rank that was named keeps no offset, and one that only stands apart hides no more than the tolerance.
+            self.offset[column] = match (self.named[column], apart[place]) {
+                (true, _) => 1.0,
+                (false, true) => typical[place].min(1.0 + EARLY_TOLERANCE),
+                (false, false) => typical[place],
+            };
+        }
+        group.noise = widest_noise(&mut residuals).max(NOISE_MIN);
+        let correlation = quantile_in_place(&mut correlations, 0.5).unwrap_or(0.0);
+        group.inflation = ((1.0 + correlation) / (1.0 - correlation)).sqrt();
+        group.noise_now = group.noise;
+    }
+
+    fn judge(&mut self, group: &mut Group, values: &[f32], threshold: f32) -> Vec<Finding> {
+        if !self.compare(group, values) {
+            return Vec::new();
+        }
+        let deviation = group.deviation().max(NOISE_MIN);
+        let is_small = group.columns.len() < SMALL_GROUP;
+        let mut magnitudes = std::mem::take(&mut self.scratch);
+        magnitudes.clear();
+        let (mut hot, mut is_new) = (0, false);
+        for column in group.columns.iter().copied() {
+            let ratio = self.ratios[column];
+            if ratio.is_nan() {
+                continue;
+            }
+            let mut excess = ratio / self.offset[column] - 1.0;
+            if is_small {
+                excess = excess.min(values[column] / self.own_past[column] - 1.0);
+            }
+            if excess.is_nan() {
+                continue;
+            }
+            magnitudes.push(excess.abs());
+            let evidence = self.step(column, excess, deviation, threshold);
+            // Who is half convicted counts among the many too: of a slow half of the job some are over first.
+            hot += usize::from(evidence >= 0.5 * threshold);
+            is_new |= evidence >= threshold && !self.named[column];
+        }
+        if !is_small {
+            let now = quantile_in_place(&mut magnitudes, 0.5).unwrap_or(0.0) / NOISE_QUANTILES[0].1;
+            group.noise_now += MEAN_WEIGHTS[1] * (now - group.noise_now);
+        }
+        self.scratch = magnitudes;
+        if !is_new || hot > group.hot_max() { Vec::new() } else { self.verify(group, deviation, threshold) }
+    }
+
+    /// Adds a row to the evidence against a column and to what is learned of it; gives the most nats.
+    #[inline]
+    fn step(&mut self, column: usize, excess: f32, deviation: f32, threshold: f32) -> f32 {
+        let z = (excess - self.allowance(column, deviation)) / deviation;
+        let z = z.clamp(-2.0 * ROW_DEVIATIONS_MAX, ROW_DEVIATIONS_MAX);
+        let mut most = 0.0_f32;
+        for (place, shift) in SHIFTS.into_iter().enumerate() {
+            let sum = (self.sums[column][place] + shift_evidence(z, shift)).clamp(0.0, EVIDENCE_CAP * threshold);
+            self.ages[column][place] = if sum > 0.0 { self.ages[column][place] + 1 } else { 0 };
+            self.sums[column][place] = sum;
+            most = most.max(sum);
+        }
+        for (mean, weight) in self.means[column].iter_mut().zip(MEAN_WEIGHTS) {
+            *mean += weight * (excess - *mean);
+        }
+        let learned = self.learned[column];
+        if learned < OFFSET_ROWS && most < LEARNING_EVIDENCE_MAX && !self.named[column] {
+            let part = excess.clamp(-2.5 * deviation, 2.5 * deviation) / f32::from(learned + 1);
+            let limit = self.offset[column].max(1.0 + EARLY_TOLERANCE);
+            self.offset[column] = (self.offset[column] * (1.0 + part)).min(limit);
+            self.learned[column] = learned + 1;
+        }
+        most
+    }
+
+    /// How slow a column may be with nothing wrong: the tolerance, and what is not known of its offset.
+    #[inline]
+    fn allowance(&self, column: usize, deviation: f32) -> f32 {
+        let learned = self.learned[column];
+        let tolerance = if u32::from(learned) < EARLY_ROWS { EARLY_TOLERANCE } else { TOLERANCE };
+        tolerance + OFFSET_ERRORS * deviation / f32::from(learned.max(1)).sqrt()
+    }
+
+    /// Who of the columns over the threshold has lasted, is large, and stands apart from what others wander.
+    fn verify(&mut self, group: &Group, deviation: f32, threshold: f32) -> Vec<Finding> {
+        let is_hot = |sums: &[f32; 3]| sums.iter().any(|sum| *sum >= threshold);
+        let mut middles = [(0.0, 0.0); 2];
+        for (which, weight) in MEAN_WEIGHTS.into_iter().enumerate() {
+            let cool = group.columns.iter().filter(|column| !is_hot(&self.sums[**column]));
+            let mut means: Vec<f32> = cool.map(|column| self.means[*column][which]).collect();
+            let center = quantile_in_place(&mut means, 0.5).unwrap_or(0.0);
+            means.iter_mut().for_each(|mean| *mean = (*mean - center).abs());
+            let wander = quantile_in_place(&mut means, 0.5).unwrap_or(0.0) / NOISE_QUANTILES[0].1;
+            let least = deviation * (weight / (2.0 - weight)).sqrt();
+            middles[which] = (center, if group.columns.len() < SMALL_GROUP { least } else { wander.max(least) });
+        }
+        let mut findings = Vec::new();
+        for column in group.columns.iter().copied().filter(|column| is_hot(&self.sums[*column])) {
+            let (best, log_e) = largest(&self.sums[column]);
+            let age = self.ages[column][best];
+            let which = usize::from(age >= SHORT_ROWS);
+            let (center, spread) = middles[which];
+            let filled = 1.0 - (1.0 - MEAN_WEIGHTS[which]).powi(age.min(1_000) as i32);
+            let mean = self.means[column][which];
+            let excess = mean / filled;
+            let band = self.allowance(column, deviation);
+            let is_apart =
+                mean - center >= GAP_SPREADS * spread && excess >= band && self.means[column][0] >= TOLERANCE;
+            if self.named[column] || age < PERSISTENCE_ROWS || !is_apart {
+                continue;
+            }
+            self.named[column] = true;
+            findings.push(Finding {
+                column,
+                ratio: 1.0 + excess,
+                band,
+                log10_e: f64::from(log_e - (SHIFTS.len() as f32).ln()) * std::f64::consts::LOG10_E,
+                age,
+                blur: (4.0 * (deviation / excess).powi(2)).ceil().min(1e6) as u32,
+                peers: group.columns.len() - 1,
+            });
+        }
+        findings
+    }
+
+    /// The long running mean of a column's ratio.
+    pub(super) fn ratio_now(&self, column: usize) -> f32 {
+        1.0 + self.means[column][1]
+    }
+
+    /// Forgets the evidence against a column whose finding is over.
+    pub(super) fn acquit(&mut self, column: usize) {
+        self.named[column] = false;
+        self.sums[column] = [0.0; 3];
+        self.ages[column] = [0; 3];
+    }
+
+    /// The same knowledge for other columns: ranks that stay keep what was learned, new ones start with nothing.
+    pub(super) fn onto(&self, ranks: &[Rank], groups: Vec<Vec<usize>>) -> Self {
+        let mut moved = Self::new(ranks, groups);
+        moved.rows = self.rows;
+        moved.level = self.level;
+        let width = self.ranks.len();
+        let from: Vec<Option<usize>> = ranks.iter().map(|rank| self.ranks.binary_search(rank).ok()).collect();
+        for row in self.warm.chunks_exact(width.max(1)) {
+            moved.warm.extend(from.iter().map(|old| old.map_or(f32::NAN, |old| row[old])));
+        }
+        for (new, old) in from.iter().enumerate().filter_map(|(new, old)| Some((new, (*old)?))) {
+            moved.offset[new] = self.offset[old];
+            moved.learned[new] = self.learned[old];
+            moved.own_past[new] = self.own_past[old];
+            moved.sums[new] = self.sums[old];
+            moved.ages[new] = self.ages[old];
+            moved.means[new] = self.means[old];
+            moved.named[new] = self.named[old];
+        }
+        for group in &mut moved.groups {
+            let held = |old: &&Group| group.columns.iter().any(|c| from[*c].is_some_and(|c| old.columns.contains(&c)));
+            if let Some(old) = self.groups.iter().find(held) {
+                (group.noise, group.inflation, group.noise_now) = (old.noise, old.inflation, old.noise_now);
+            }
+        }
+        moved
+    }
+}
+
+fn largest(sums: &[f32; 3]) -> (usize, f32) {
+    let mut best = (0, sums[0]);
+    for (place, sum) in sums.iter().enumerate() {
+        if *sum > best.1 {
+            best = (place, *sum);
+        }
+    }
+    best
+}
+
+/// The median of what is present; one where nothing is.
+fn middle_of(history: &[f32]) -> f32 {
+    let mut present: Vec<f32> = history.iter().copied().filter(|value| !value.is_nan()).collect();
+    match present.as_slice() {
+        [] => 1.0,
+        [one] => *one,
+        _ => Middle::of(&mut present).map_or(1.0, |middle| middle.median()),
+    }
+}
+
+/// Which ranks are outside all that could be design: beyond the tolerance, few, and far from where the others stand.
+fn stand_apart(typical: &[f32]) -> Vec<bool> {
+    let is_slow: Vec<bool> = typical.iter().map(|ratio| *ratio > 1.0 + EARLY_TOLERANCE).collect();
+    let slow = is_slow.iter().filter(|slow| **slow).count();
+    let others = typical.iter().zip(&is_slow).filter(|(_, slow)| !**slow);
+    let mut distances: Vec<f32> = others.map(|(ratio, _)| (ratio - 1.0).abs()).collect();
+    let reach = quantile_in_place(&mut distances, 0.95).unwrap_or(0.0);
+    let few = slow <= (typical.len() / 4).max(1);
+    typical.iter().map(|ratio| few && ratio - 1.0 > EARLY_TOLERANCE.max(EARLY_GAP * reach)).collect()
+}
+
+/// Noise of a row from differences of neighbouring rows, which no offset enters.
+fn early_noise(histories: &[Vec<f32>]) -> f32 {
+    let steps = histories.iter().flat_map(|history| history.windows(2).map(|pair| (pair[1] - pair[0]).abs()));
+    let mut steps: Vec<f32> = steps.filter(|step| !step.is_nan()).collect();
+    (widest_noise(&mut steps) / std::f32::consts::SQRT_2).max(TOLERANCE)
+}
+
+fn early_evidence(history: &[f32], noise: f32) -> f32 {
+    let rows = history.iter().filter(|ratio| !ratio.is_nan());
+    rows.map(|ratio| (ratio - 1.0 - EARLY_TOLERANCE) / noise)
+        .map(|z| shift_evidence(z.clamp(-2.0 * ROW_DEVIATIONS_MAX, ROW_DEVIATIONS_MAX), SHIFTS[2]))
+        .sum()
+}
+
+fn widest_noise(magnitudes: &mut [f32]) -> f32 {
+    let measure = |magnitudes: &mut [f32], (q, z): (f64, f32)| quantile_in_place(magnitudes, q).unwrap_or(0.0) / z;
+    NOISE_QUANTILES.into_iter().fold(0.0, |widest, quantile| measure(magnitudes, quantile).max(widest))
+}
