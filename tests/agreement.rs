@@ -109,7 +109,8 @@ impl Row {
 
 /// Deterministic noise in -1..1 for a cell.
 fn noise(rank: u32, step: u64, salt: u64) -> f64 {
-    let mut state = step.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (u64::from(rank) << 32) ^ salt.wrapping_mul(0xD134_2543_DE82_EF95);
+    let mut state =
+        step.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (u64::from(rank) << 32) ^ salt.wrapping_mul(0xD134_2543_DE82_EF95);
     state = (state ^ (state >> 31)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     state = (state ^ (state >> 29)).wrapping_mul(0x94D0_49BB_1331_11EB);
     (state >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
@@ -210,7 +211,8 @@ fn the_faults_of_the_run_are_found_and_named() {
 fn order_split_and_format_of_the_rows_change_no_byte() {
     let rows = faulty_run();
     let expected = json(&findings(&rows, 1, &[Format::Csv]));
-    let all = [Format::Csv, Format::CsvGz, Format::CsvZst, Format::Jsonl, Format::JsonlGz, Format::JsonlZst, Format::Parquet];
+    let all =
+        [Format::Csv, Format::CsvGz, Format::CsvZst, Format::Jsonl, Format::JsonlGz, Format::JsonlZst, Format::Parquet];
     for format in all {
         assert_eq!(json(&findings(&rows, 1, &[format])), expected, "{format:?}");
     }
@@ -321,7 +323,11 @@ fn several_runs_in_one_folder_say_what_each_says_alone() {
     std::fs::write(&both, text + &other).expect("the folder can be written");
     let (findings, _) = replay(&paths, None).expect("the folder is good");
     assert_eq!(findings.rows.len(), 2);
-    let of_llm: String = json(&findings).lines().filter(|line| line.contains("\"run\":\"llm\"")).map(|line| format!("{line}\n")).collect();
+    let of_llm: String = json(&findings)
+        .lines()
+        .filter(|line| line.contains("\"run\":\"llm\""))
+        .map(|line| format!("{line}\n"))
+        .collect();
     assert_eq!(of_llm, alone);
     assert!(findings.incidents.iter().any(|incident| incident.run == RunId::new("other")));
 }

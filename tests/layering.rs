@@ -109,7 +109,8 @@ fn linked(metadata: &Metadata) -> BTreeSet<PackageId> {
             continue;
         }
         let node = resolve.nodes.iter().find(|node| node.id == id).expect("every package has a node");
-        let is_linked = |kinds: &[cargo_metadata::DepKindInfo]| kinds.iter().any(|kind| kind.kind == DependencyKind::Normal);
+        let is_linked =
+            |kinds: &[cargo_metadata::DepKindInfo]| kinds.iter().any(|kind| kind.kind == DependencyKind::Normal);
         open.extend(node.deps.iter().filter(|dep| is_linked(&dep.dep_kinds)).map(|dep| dep.pkg.clone()));
     }
     seen

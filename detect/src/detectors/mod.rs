@@ -22,6 +22,6 @@ pub(crate) mod replayed;
 pub(crate) mod replica_mismatch;
 pub(crate) mod silence;
 pub(crate) mod straggler;
-pub(crate) mod waits;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod waits;
