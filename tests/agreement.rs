@@ -121,7 +121,7 @@ fn faulty_run() -> Vec<Row> {
     let mut rows: Vec<Row> = (0..RANKS).map(|rank| Row::Placement { rank }).collect();
     for step in 0..STEPS {
         let begin = START_NS + step as i64 * STEP_NS;
-        let spike = if (130..140).contains(&step) { 1.5 } else { 0.0 };
+        let spike = if (110..120).contains(&step) { 1.5 } else { 0.0 };
         let loss = 2.0 + 5.0 / (1.0 + step as f64 / 10.0) + 0.01 * noise(0, step, 1) + spike;
         rows.push(Row::Sample { rank: None, step, time: begin + STEP_NS / 2, metric: "loss", value: loss });
         for rank in 0..RANKS {
@@ -130,7 +130,7 @@ fn faulty_run() -> Vec<Row> {
             let work = 0.4 * slow * (1.0 + 0.01 * noise(rank, step, 2));
             let time = begin + STEP_NS / 2 + skew;
             rows.push(Row::Sample { rank: Some(rank), step, time, metric: "forward_time_s", value: work });
-            let is_corrupt = rank == 3 && step >= 110;
+            let is_corrupt = rank == 3 && step >= 150;
             let digest = format!("{:016x}", step * 31 + u64::from(is_corrupt));
             rows.push(Row::Digest { rank, step, time, digest });
             if !(step + 2 >= STEPS && rank == 6) {
@@ -141,7 +141,7 @@ fn faulty_run() -> Vec<Row> {
         }
     }
     rows.push(Row::Event { time: START_NS + 55 * STEP_NS, kind: "exec", subject: "nvidia-smi -lgc 900".to_owned() });
-    for step in [50, 105, 120] {
+    for step in [50, 145, 153] {
         let time = START_NS + step * STEP_NS;
         rows.push(Row::Event { time, kind: "checkpoint", subject: format!("step-{step}") });
     }
@@ -203,8 +203,8 @@ fn the_faults_of_the_run_are_found_and_named() {
     assert_eq!(slow.suspects[0].node.as_deref(), Some("n02"));
     assert_eq!(slow.changes.iter().map(|change| change.kind.as_str()).collect::<Vec<_>>(), ["exec"]);
     let mismatch = findings.incidents.iter().find(|incident| incident.kind == Kind::ReplicaMismatch).expect("asserted");
-    assert_eq!(mismatch.last_good_checkpoint.as_ref().map(|good| good.name.as_str()), Some("step-105"));
-    assert_eq!(mismatch.affected_checkpoints, ["step-120"]);
+    assert_eq!(mismatch.last_good_checkpoint.as_ref().map(|good| good.name.as_str()), Some("step-145"));
+    assert_eq!(mismatch.affected_checkpoints, ["step-153"]);
 }
 
 #[test]
@@ -228,22 +228,25 @@ fn sending_everything_twice_changes_no_byte() {
     assert_eq!(json(&findings(&twice, 3, &[Format::Jsonl])), json(&findings(&rows, 1, &[Format::Csv])));
 }
 
-/// The changes decided on rows up to a step, as JSON lines.
-fn changes_upto(changes: &[Change], step: u64) -> Vec<String> {
-    let is_upto = |change: &&Change| change.incident.last_step.is_none_or(|last| last.0 <= step);
-    changes.iter().filter(is_upto).map(|change| serde_json::to_string(change).expect("a change is JSON")).collect()
+fn lines(changes: &[Change]) -> Vec<String> {
+    changes.iter().map(|change| serde_json::to_string(change).expect("a change is JSON")).collect()
 }
 
 #[test]
 fn a_run_cut_at_a_step_says_what_the_whole_had_said_as_of_it() {
     let rows = faulty_run();
-    let whole = findings(&rows, 1, &[Format::Csv]);
-    for cut in [20, 61, 64, 70, 99, 104, 111, 125, 131, 133, 139, 145, 156] {
+    let whole = lines(&findings(&rows, 1, &[Format::Csv]).changes);
+    let mut said = 0;
+    for cut in [20, 61, 64, 70, 99, 104, 111, 113, 119, 123, 125, 149, 151, 156, 158, STEPS] {
         let kept: Vec<Row> = rows.iter().filter(|row| row.step().is_none_or(|step| step <= cut)).cloned().collect();
-        let part = findings(&kept, 1, &[Format::Csv]);
-        assert_eq!(changes_upto(&part.changes, cut), changes_upto(&whole.changes, cut), "cut at {cut}");
-        assert_eq!(part.changes.len(), changes_upto(&part.changes, cut).len(), "nothing beyond the cut at {cut}");
+        let part = lines(&findings(&kept, 1, &[Format::Csv]).changes);
+        // The end of the input is judged as of the deadline: a call cut off in the middle is not there at all.
+        assert_eq!(part, whole[..part.len()], "cut at {cut}");
+        assert!(part.len() >= said, "cut at {cut} says less than an earlier one");
+        said = part.len();
     }
+    assert_eq!(said, whole.len(), "the cut at the end says everything");
+    assert!(whole.len() > 8, "{whole:?}");
 }
 
 /// Replays one run with a snapshot and restore after `cut` records.

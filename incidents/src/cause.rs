@@ -44,6 +44,12 @@ pub(crate) fn explains(cause: Kind, effect: Kind) -> bool {
     }
 }
 
+/// True for effects that can begin at any time while their cause lasts, such as waiting for a slow rank; other effects
+/// begin with their cause or are a matter of their own.
+pub(crate) fn follows_throughout(effect: Kind) -> bool {
+    matches!(effect.as_str().split('.').next(), Some("slowdown" | "telemetry" | "stall"))
+}
+
 /// Families of incidents that move other metrics too.
 const TROUBLE: [&str; 7] = ["divergence", "slowdown", "stall", "weights", "gradient", "optimizer", "hardware"];
 

@@ -10,7 +10,7 @@ use trainwarden_telemetry::{
 };
 
 use crate::audit::{AuditScope, AuditTrail};
-use crate::cause::explains;
+use crate::cause::{explains, follows_throughout};
 use crate::checkpoints::{Checkpoints, touches_weights};
 use crate::id::incident_id;
 use crate::limits::{EVIDENCE_MAX, REOPEN_NS, REOPEN_STEPS, SLACK_NS, SLACK_STEPS, SUSPECTS_MAX};
@@ -369,7 +369,10 @@ impl Entry {
     /// An effect of what this incident is about.
     fn explains(&self, verdict: &Verdict) -> bool {
         let incident = &self.incident;
-        let lasts = incident.state != State::Resolved || is_within(verdict.first, self.last, SLACK_STEPS, SLACK_NS);
+        let lasts = match follows_throughout(verdict.kind) {
+            true => incident.state != State::Resolved || is_within(verdict.first, self.last, SLACK_STEPS, SLACK_NS),
+            false => is_within(verdict.first, self.onset, SLACK_STEPS, SLACK_NS),
+        };
         let is_serious = incident.severity >= verdict.severity.min(Severity::Warning);
         explains(incident.kind, verdict.kind)
             && lasts

@@ -8,7 +8,7 @@ use trainwarden_telemetry::{
 };
 
 use super::Counts;
-use super::lane::{Lane, OpenRow, Wait};
+use super::lane::{Lane, OpenRow, Placed, Wait};
 use crate::limits::OPEN_ROWS_MAX;
 use crate::row::{CollectiveRow, NO_TIME, NO_U32, NO_U64, Names};
 
@@ -44,14 +44,12 @@ impl CollectiveLane {
         self.lane.closes_at()
     }
 
+    pub(crate) fn opened_at(&self) -> Option<i64> {
+        self.lane.opened_at()
+    }
+
     /// Takes a row in. Gives the calls that a full lane closes early.
-    pub(crate) fn place(
-        &mut self,
-        row: &CollectiveRow,
-        names: &Names,
-        wait: Wait,
-        counts: &mut Counts,
-    ) -> Vec<Observation> {
+    pub(crate) fn place(&mut self, row: &CollectiveRow, names: &Names, wait: Wait, counts: &mut Counts) -> Vec<Placed> {
         let first = self.seen.entry(Rank(row.rank)).or_insert(row.seq);
         *first = row.seq.min(*first);
         if self.lane.is_closed(row.seq) {
@@ -78,16 +76,16 @@ impl CollectiveLane {
     }
 
     /// Closes what [`closes_at`](Self::closes_at) announced.
-    pub(crate) fn close(&mut self) -> Vec<Observation> {
+    pub(crate) fn close(&mut self) -> Vec<Placed> {
         let closed = self.lane.close();
         self.observations(closed)
     }
 
-    fn observations(&self, closed: Vec<(u64, OpenRow<Parts>)>) -> Vec<Observation> {
+    fn observations(&self, closed: Vec<(u64, OpenRow<Parts>)>) -> Vec<Placed> {
         let attempt = Attempt(self.key.attempt);
         let mut observations = Vec::new();
         for (seq, row) in closed {
-            let deadline_ns = Some(row.due.saturating_sub(row.opened_at));
+            let deadline_ns = Some(row.waited);
             let mut entries = Vec::with_capacity(row.cells.len());
             for (entry, is_contradicted) in row.cells.into_values() {
                 if is_contradicted {
@@ -95,14 +93,14 @@ impl CollectiveLane {
                     let subject = format!("{} call {seq}", self.key.comm);
                     let rank = Some(entry.rank);
                     let conflict = Conflict { attempt, subject, label, rank, values: None };
-                    observations.push(Observation::Conflict(conflict));
+                    observations.push(Placed { at: row.opened_at, seen: Observation::Conflict(conflict) });
                 }
                 entries.push(entry);
             }
             let missing = self.missing(seq, &entries);
             let comm = self.key.comm.clone();
             let call = CollectiveCall { attempt, comm, seq, entries, missing, deadline_ns };
-            observations.push(Observation::Collective(call));
+            observations.push(Placed { at: row.opened_at, seen: Observation::Collective(call) });
         }
         observations
     }

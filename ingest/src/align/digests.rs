@@ -7,7 +7,7 @@ use trainwarden_telemetry::{
     Attempt, Conflict, DigestEntry, DigestKind, DigestSet, Label, Observation, Rank, Step, Timestamp,
 };
 
-use super::lane::{Lane, OpenRow, Wait};
+use super::lane::{Lane, OpenRow, Placed, Wait};
 use super::samples::time_key;
 use super::{Counts, median_time};
 use crate::limits::OPEN_ROWS_MAX;
@@ -47,14 +47,12 @@ impl DigestLane {
         self.lane.closes_at()
     }
 
+    pub(crate) fn opened_at(&self) -> Option<i64> {
+        self.lane.opened_at()
+    }
+
     /// Takes a row in. Gives the rows that a full lane closes early.
-    pub(crate) fn place(
-        &mut self,
-        row: &DigestRow,
-        names: &Names,
-        wait: Wait,
-        counts: &mut Counts,
-    ) -> Vec<Observation> {
+    pub(crate) fn place(&mut self, row: &DigestRow, names: &Names, wait: Wait, counts: &mut Counts) -> Vec<Placed> {
         let key = match row.step {
             // Without a step, what came while a row was open belongs to it: ranks tell at slightly different times.
             NO_U64 => self.lane.rows.last_key_value().map_or(time_key(row.log_time), |(key, _)| *key),
@@ -82,16 +80,17 @@ impl DigestLane {
     }
 
     /// Closes what [`closes_at`](Self::closes_at) announced.
-    pub(crate) fn close(&mut self) -> Vec<Observation> {
+    pub(crate) fn close(&mut self) -> Vec<Placed> {
         let closed = self.lane.close();
         self.observations(closed)
     }
 
-    fn observations(&self, closed: Vec<(u64, OpenRow<Words>)>) -> Vec<Observation> {
-        closed.into_iter().flat_map(|(key, row)| self.row_observations(key, row.cells)).collect()
+    fn observations(&self, closed: Vec<(u64, OpenRow<Words>)>) -> Vec<Placed> {
+        closed.into_iter().flat_map(|(key, row)| self.row_observations(key, row)).collect()
     }
 
-    fn row_observations(&self, key: u64, words: Words) -> Vec<Observation> {
+    fn row_observations(&self, key: u64, row: OpenRow<Words>) -> Vec<Placed> {
+        let (at, words) = (row.opened_at, row.cells);
         let step = self.key.is_stepped.then_some(Step(key));
         let times = words.values().map(|word| word.judged.0).filter(|time| *time != NO_TIME);
         let label = Label { step, time: median_time(times) };
@@ -102,19 +101,15 @@ impl DigestLane {
                 let subject = format!("{} `{}`", self.key.kind.as_str(), self.key.name);
                 let time = (word.judged.0 != NO_TIME).then_some(Timestamp(word.judged.0));
                 let label = Label { step, time };
-                observations.push(Observation::Conflict(Conflict {
-                    attempt,
-                    subject,
-                    label,
-                    rank: *rank,
-                    values: None,
-                }));
+                let conflict = Conflict { attempt, subject, label, rank: *rank, values: None };
+                observations.push(Placed { at, seen: Observation::Conflict(conflict) });
             }
         }
         let entries =
             words.into_iter().map(|((rank, group), word)| DigestEntry { rank, group, digest: word.judged.1 }).collect();
         let (kind, name) = (self.key.kind, self.key.name.clone());
-        observations.push(Observation::Digests(DigestSet { attempt, kind, name, label, entries }));
+        let set = DigestSet { attempt, kind, name, label, entries };
+        observations.push(Placed { at, seen: Observation::Digests(set) });
         observations
     }
 }

@@ -3,6 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use trainwarden_telemetry::Observation;
+
+/// What a closed row gives, and the log time of its first cell: its place in the order of judging.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Placed {
+    pub(crate) at: i64,
+    pub(crate) seen: Observation,
+}
 
 /// When a row was opened and how long it may stay open, in log time.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +26,8 @@ pub(crate) struct OpenRow<T> {
     pub(crate) opened_at: i64,
     /// Log time at which it closes whatever is missing.
     pub(crate) due: i64,
+    /// How long that is after its first cell; told when it closes.
+    pub(crate) waited: i64,
     /// Log time at which its last expected cell came; `None` while one is missing or nobody knows which are expected.
     pub(crate) complete_at: Option<i64>,
     /// What came so far.
@@ -36,11 +46,21 @@ pub(crate) struct Lane<T> {
     interval: Option<u64>,
     closed_at: i64,
     earliest_due: i64,
+    earliest_opening: i64,
+    latest_opening: i64,
 }
 
 impl<T> Default for Lane<T> {
     fn default() -> Self {
-        Self { rows: BTreeMap::new(), last_closed: None, interval: None, closed_at: i64::MIN, earliest_due: i64::MAX }
+        Self {
+            rows: BTreeMap::new(),
+            last_closed: None,
+            interval: None,
+            closed_at: i64::MIN,
+            earliest_due: i64::MAX,
+            earliest_opening: i64::MAX,
+            latest_opening: i64::MIN,
+        }
     }
 }
 
@@ -55,7 +75,8 @@ impl<T> Lane<T> {
         let due = wait.opened_at.saturating_add(wait.deadline);
         self.rows.entry(key).or_insert_with(|| {
             self.earliest_due = self.earliest_due.min(due);
-            OpenRow { opened_at: wait.opened_at, due, complete_at: None, cells: cells() }
+            self.earliest_opening = self.earliest_opening.min(wait.opened_at);
+            OpenRow { opened_at: wait.opened_at, due, waited: 0, complete_at: None, cells: cells() }
         })
     }
 
@@ -71,6 +92,11 @@ impl<T> Lane<T> {
             (Some(last), Some(interval)) => key - last <= interval,
             _ => false,
         }
+    }
+
+    /// Log time of the first cell of the row that was opened first; `None` when no row is open.
+    pub(crate) fn opened_at(&self) -> Option<i64> {
+        (!self.rows.is_empty()).then_some(self.earliest_opening)
     }
 
     /// Closes what [`closes_at`](Self::closes_at) announced; rows come in the order of their keys.
@@ -94,13 +120,20 @@ impl<T> Lane<T> {
     fn close_through(&mut self, through: u64, at: i64) -> Vec<(u64, OpenRow<T>)> {
         let later = through.checked_add(1).map(|next| self.rows.split_off(&next)).unwrap_or_default();
         let closing = std::mem::replace(&mut self.rows, later);
-        for key in closing.keys() {
+        let mut closed = Vec::with_capacity(closing.len());
+        for (key, mut row) in closing {
             self.interval = self.last_closed.map(|last| key - last);
-            self.last_closed = Some(*key);
+            self.last_closed = Some(key);
+            // A row that came out of order is judged after the one before it, not at the time it was opened.
+            self.latest_opening = self.latest_opening.max(row.opened_at);
+            row.waited = row.due.saturating_sub(row.opened_at);
+            row.opened_at = self.latest_opening;
+            closed.push((key, row));
         }
         self.closed_at = self.closed_at.max(at);
         self.earliest_due = self.rows.values().map(|row| row.due).min().unwrap_or(i64::MAX);
-        closing.into_iter().collect()
+        self.earliest_opening = self.rows.values().map(|row| row.opened_at).min().unwrap_or(i64::MAX);
+        closed
     }
 }
 

@@ -1,5 +1,7 @@
 //! Alignment: rows in log order become panels, sets and calls, closed by completeness or deadline and in step order.
 //!
+//! Rows are judged in the order in which their first cells came, over all series of the run, so that a cause is seen
+//! before its effects and a log cut short says what the whole one had said so far.
 //! Nothing here looks ahead or at a clock: what is handed on depends on the rows up to this log time only, and not on
 //! the order of rows of equal log time. Late rows are counted, not judged.
 
@@ -20,7 +22,7 @@ use trainwarden_telemetry::{
 
 use self::collectives::{CollectiveKey, CollectiveLane};
 use self::digests::{DigestKey, DigestLane};
-use self::lane::Wait;
+use self::lane::{Placed, Wait};
 use self::pace::Pace;
 use self::samples::{SampleKey, SampleLane};
 use crate::row::{CollectiveRow, DigestRow, LogClock, NO_U32, NO_U64, NameId, Names, Record, Row, SampleRow};
@@ -74,7 +76,15 @@ impl AnyLane {
         }
     }
 
-    fn close(&mut self) -> Vec<Observation> {
+    fn opened_at(&self) -> Option<i64> {
+        match self {
+            Self::Samples(lane) => lane.opened_at(),
+            Self::Digests(lane) => lane.opened_at(),
+            Self::Collectives(lane) => lane.opened_at(),
+        }
+    }
+
+    fn close(&mut self) -> Vec<Placed> {
         match self {
             Self::Samples(lane) => lane.close(),
             Self::Digests(lane) => lane.close(),
@@ -89,8 +99,11 @@ pub struct Aligner {
     clock: LogClock,
     membership: Membership,
     now: Option<i64>,
-    /// What belongs to this very log time: it is sorted and handed on when log time moves.
-    instant: Vec<Observation>,
+    /// What can be judged, by its place in the log, until nothing before it is open any more.
+    waiting: BTreeMap<i64, Vec<Observation>>,
+    /// When the oldest open row of each lane was opened.
+    openings: BTreeSet<(i64, usize)>,
+    opened: Vec<Option<i64>>,
     paces: BTreeMap<u32, Pace>,
     lanes: Vec<AnyLane>,
     /// When which lane closes next.
@@ -117,7 +130,9 @@ impl Aligner {
             clock,
             membership,
             now: None,
-            instant: Vec::new(),
+            waiting: BTreeMap::new(),
+            openings: BTreeSet::new(),
+            opened: Vec::new(),
             paces: BTreeMap::new(),
             lanes: Vec::new(),
             schedule: BTreeSet::new(),
@@ -144,10 +159,10 @@ impl Aligner {
             self.advance(record.log_time, ready);
         }
         match &record.row {
-            Row::Sample(row) => self.push_sample(row, names, ready),
-            Row::Digest(row) => self.push_digest(row, names, ready),
-            Row::Collective(row) => self.push_collective(row, names, ready),
-            Row::Event(event) => self.push_event(event),
+            Row::Sample(row) => self.push_sample(row, names),
+            Row::Digest(row) => self.push_digest(row, names),
+            Row::Collective(row) => self.push_collective(row, names),
+            Row::Event(event) => self.push_event(event, record.log_time),
         }
     }
 
@@ -156,54 +171,48 @@ impl Aligner {
         self.advance(i64::MAX, ready);
     }
 
-    /// Moves log time to `to`: hands on what happened at the time left, then closes what is due before `to`.
+    /// Moves log time to `to`: closes what is due before it, then hands on what nothing open comes before.
     fn advance(&mut self, to: i64, ready: &mut Vec<Observation>) {
         if let Some(now) = self.now {
             for pace in self.paces.values_mut() {
                 pace.leave(now);
             }
         }
-        self.instant.sort_by(canonical);
-        self.instant.dedup();
-        ready.append(&mut self.instant);
-        while let Some((at, _)) = self.schedule.first().copied().filter(|(at, _)| *at < to) {
-            let mut closed = Vec::new();
-            while let Some((_, lane)) = self.schedule.first().copied().filter(|(due, _)| *due == at) {
-                closed.extend(self.lanes[lane].close());
-                self.reschedule(lane);
-            }
-            closed.sort_by(canonical);
-            ready.append(&mut closed);
+        while let Some((_, lane)) = self.schedule.first().copied().filter(|(at, _)| *at < to) {
+            let closed = self.lanes[lane].close();
+            self.hold(lane, closed);
         }
         self.now = Some(to);
+        let open = self.openings.first().map_or(to, |(at, _)| *at);
+        while let Some(entry) = self.waiting.first_entry().filter(|entry| *entry.key() < open) {
+            let mut seen = entry.remove();
+            seen.sort_by(canonical);
+            seen.dedup();
+            ready.append(&mut seen);
+        }
     }
 
-    fn reschedule(&mut self, lane: usize) {
-        let next = self.lanes[lane].closes_at();
-        let scheduled = &mut self.scheduled[lane];
-        if *scheduled == next {
-            return;
+    /// Keeps what a lane gave until its turn, and notes when the lane closes next.
+    fn hold(&mut self, lane: usize, placed: Vec<Placed>) {
+        for Placed { at, seen } in placed {
+            self.waiting.entry(at).or_default().push(seen);
         }
-        if let Some(before) = scheduled.take() {
-            self.schedule.remove(&(before, lane));
-        }
-        if let Some(at) = next {
-            self.schedule.insert((at, lane));
-        }
-        *scheduled = next;
+        let next = (self.lanes[lane].closes_at(), self.lanes[lane].opened_at());
+        renew(&mut self.schedule, &mut self.scheduled[lane], next.0, lane);
+        renew(&mut self.openings, &mut self.opened[lane], next.1, lane);
     }
 
-    fn push_sample(&mut self, row: &SampleRow, names: &Names, ready: &mut Vec<Observation>) {
-        self.begin(row.attempt);
+    fn push_sample(&mut self, row: &SampleRow, names: &Names) {
+        self.begin(row.attempt, row.log_time);
         let wait = self.wait(row.attempt, row.step, row.log_time);
         let lane = self.sample_lane(row, names);
         let AnyLane::Samples(samples) = &mut self.lanes[lane] else { unreachable_lane() };
         let rows = samples.place(row, wait, &mut self.counts);
-        self.hand_on(lane, rows, ready);
+        self.hold(lane, rows);
     }
 
-    fn push_digest(&mut self, row: &DigestRow, names: &Names, ready: &mut Vec<Observation>) {
-        self.begin(row.attempt);
+    fn push_digest(&mut self, row: &DigestRow, names: &Names) {
+        self.begin(row.attempt, row.log_time);
         let wait = self.wait(row.attempt, row.step, row.log_time);
         let Some(lane) = self.digest_lane(row, names) else {
             self.counts.unjudged += 1;
@@ -211,44 +220,34 @@ impl Aligner {
         };
         let AnyLane::Digests(digests) = &mut self.lanes[lane] else { unreachable_lane() };
         let rows = digests.place(row, names, wait, &mut self.counts);
-        self.hand_on(lane, rows, ready);
+        self.hold(lane, rows);
     }
 
-    fn push_collective(&mut self, row: &CollectiveRow, names: &Names, ready: &mut Vec<Observation>) {
-        self.begin(row.attempt);
+    fn push_collective(&mut self, row: &CollectiveRow, names: &Names) {
+        self.begin(row.attempt, row.log_time);
         let wait = self.wait(row.attempt, row.step, row.log_time);
         let lane = self.collective_lane(row, names);
         let AnyLane::Collectives(calls) = &mut self.lanes[lane] else { unreachable_lane() };
         let rows = calls.place(row, names, wait, &mut self.counts);
-        self.hand_on(lane, rows, ready);
+        self.hold(lane, rows);
     }
 
-    fn push_event(&mut self, event: &Event) {
+    fn push_event(&mut self, event: &Event, log_time: i64) {
         if event.run.is_some() {
-            self.begin(event.attempt.0);
+            self.begin(event.attempt.0, log_time);
         }
-        self.instant.push(Observation::Event(event.clone()));
+        self.waiting.entry(log_time).or_default().push(Observation::Event(event.clone()));
     }
 
-    /// Conflicts wait for log time to move, as rows of equal log time have no order; panels of a full lane do not.
-    fn hand_on(&mut self, lane: usize, rows: Vec<Observation>, ready: &mut Vec<Observation>) {
-        for row in rows {
-            match row {
-                Observation::Conflict(_) => self.instant.push(row),
-                _ => ready.push(row),
-            }
-        }
-        self.reschedule(lane);
-    }
-
-    fn begin(&mut self, attempt: u32) {
+    fn begin(&mut self, attempt: u32, log_time: i64) {
         if self.paces.contains_key(&attempt) {
             return;
         }
         self.paces.insert(attempt, Pace::default());
         let roster = self.membership.roster(attempt);
         let communicators = self.membership.communicators(attempt);
-        self.instant.push(Observation::Attempt(AttemptStart { attempt: Attempt(attempt), roster, communicators }));
+        let start = AttemptStart { attempt: Attempt(attempt), roster, communicators };
+        self.waiting.entry(log_time).or_default().push(Observation::Attempt(start));
     }
 
     fn wait(&mut self, attempt: u32, step: u64, opened_at: i64) -> Wait {
@@ -262,6 +261,7 @@ impl Aligner {
     fn add(&mut self, lane: AnyLane) -> usize {
         self.lanes.push(lane);
         self.scheduled.push(None);
+        self.opened.push(None);
         self.lanes.len() - 1
     }
 
@@ -330,6 +330,18 @@ impl Aligner {
         self.collective_cache.insert(cached, lane);
         lane
     }
+}
+
+/// Moves a lane to its new place in an index by log time.
+fn renew(index: &mut BTreeSet<(i64, usize)>, known: &mut Option<i64>, next: Option<i64>, lane: usize) {
+    if *known == next {
+        return;
+    }
+    if let Some(before) = known.take() {
+        index.remove(&(before, lane));
+    }
+    index.extend(next.map(|at| (at, lane)));
+    *known = next;
 }
 
 fn unreachable_lane() -> ! {

@@ -7,7 +7,7 @@ use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 use trainwarden_telemetry::{Attempt, Conflict, Label, Metric, Observation, Panel, Rank, Roster, Step, Timestamp};
 
-use super::lane::{Lane, OpenRow, Wait};
+use super::lane::{Lane, OpenRow, Placed, Wait};
 use super::{Counts, median_time};
 use crate::limits::{CLOSED_ROWS_KEPT, DENSE_RANKS_MAX, OPEN_CELLS_MAX};
 use crate::row::{NO_TIME, NO_U32, NO_U64, SampleRow};
@@ -95,8 +95,12 @@ impl SampleLane {
         self.lane.closes_at()
     }
 
+    pub(crate) fn opened_at(&self) -> Option<i64> {
+        self.lane.opened_at()
+    }
+
     /// Takes a row in. Gives the rows that a full lane closes early, and contradictions of closed rows.
-    pub(crate) fn place(&mut self, row: &SampleRow, wait: Wait, counts: &mut Counts) -> Vec<Observation> {
+    pub(crate) fn place(&mut self, row: &SampleRow, wait: Wait, counts: &mut Counts) -> Vec<Placed> {
         let key = if self.key.is_stepped { row.step } else { time_key(row.time_or_log()) };
         let cell = Cell { time: row.time, value: row.value, is_present: true };
         if self.lane.is_closed(key) {
@@ -125,7 +129,7 @@ impl SampleLane {
         Vec::new()
     }
 
-    fn place_late(&mut self, key: u64, cell: Cell, row: &SampleRow, counts: &mut Counts) -> Vec<Observation> {
+    fn place_late(&mut self, key: u64, cell: Cell, row: &SampleRow, counts: &mut Counts) -> Vec<Placed> {
         let Some(closed) = self.closed.iter().find(|closed| closed.key == key) else {
             counts.late += 1;
             return Vec::new();
@@ -136,7 +140,7 @@ impl SampleLane {
         }
         counts.conflicting += 1;
         let values = Some((closed.cell.value, cell.value));
-        vec![self.conflict(key, row.rank, values, closed.cell.time)]
+        vec![Placed { at: row.log_time, seen: self.conflict(key, row.rank, values, closed.cell.time) }]
     }
 
     fn slot(&mut self, rank: u32, key: u64) -> u32 {
@@ -168,19 +172,20 @@ impl SampleLane {
     }
 
     /// Closes what [`closes_at`](Self::closes_at) announced.
-    pub(crate) fn close(&mut self) -> Vec<Observation> {
+    pub(crate) fn close(&mut self) -> Vec<Placed> {
         let closed = self.lane.close();
         self.observations(closed)
     }
 
-    fn observations(&mut self, closed: Vec<(u64, OpenRow<Cells>)>) -> Vec<Observation> {
+    fn observations(&mut self, closed: Vec<(u64, OpenRow<Cells>)>) -> Vec<Placed> {
         let mut observations = Vec::new();
         for (key, row) in closed {
             for (slot, aside) in &row.cells.aside {
                 let judged = row.cells.slots[*slot as usize];
                 let rank = self.slots[*slot as usize].0;
                 let values = Some((judged.value, aside.value));
-                observations.push(self.conflict(key, rank, values, judged.time));
+                let seen = self.conflict(key, rank, values, judged.time);
+                observations.push(Placed { at: row.opened_at, seen });
             }
             if !self.key.is_ranked {
                 if self.closed.len() == CLOSED_ROWS_KEPT {
@@ -188,7 +193,8 @@ impl SampleLane {
                 }
                 self.closed.push_back(ClosedRow { key, cell: row.cells.slots[0] });
             }
-            observations.push(Observation::Panel(self.panel(key, &row)));
+            let seen = Observation::Panel(self.panel(key, &row));
+            observations.push(Placed { at: row.opened_at, seen });
         }
         observations
     }
@@ -234,7 +240,7 @@ impl SampleLane {
             values: Array2::from_shape_vec((1, width), values).expect(one_row),
             present: Array2::from_shape_vec((1, width), present).expect(one_row),
             clocks: Array2::from_shape_vec((1, width), clocks).expect(one_row),
-            deadline_ns: Some(row.due.saturating_sub(row.opened_at)),
+            deadline_ns: Some(row.waited),
         }
     }
 
