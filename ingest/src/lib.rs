@@ -1,11 +1,29 @@
 //! Telemetry in: run folders and foreign formats are decoded, put in log order and aligned.
 
+mod batch;
+mod cell;
+mod clock;
+mod columns;
 mod error;
+mod folder;
 pub mod import;
+mod intake;
+mod limits;
+mod lines;
+mod log;
+mod read_csv;
+mod read_jsonl;
+mod read_parquet;
+mod reject;
 mod row;
+mod run_rows;
+mod sorter;
 mod write;
 mod write_file;
 
 pub use error::{Fault, IngestError};
+pub use log::{Log, RunLog};
+pub use reject::{Place, Reject, Rejects, reason};
 pub use row::{CollectiveRow, DigestRow, LogClock, NO_TIME, NO_U32, NO_U64, NameId, Names, Record, Row, SampleRow};
+pub use run_rows::{Records, RunRows};
 pub use write::{CollectiveOut, DigestOut, EventOut, FolderWriter, Format, MemberOut, PlacementOut, SampleOut};

@@ -9,7 +9,7 @@ use crate::IngestError;
 use crate::write_file::{Cell, TableFile};
 
 /// Form of the files of a run folder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Format {
     /// `.csv`
     Csv,
