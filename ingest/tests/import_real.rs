@@ -1,4 +1,5 @@
-//! Every file of the real corpus imports whole: no row is set aside, and as many are read as the index says.
+//! Every file of the real corpus imports whole: no row is set aside, as many are read as the index says, and the
+//! folder that is written reads back without a reject.
 
 #![allow(unused_crate_dependencies, reason = "the crate's own dependencies are also linked to this test")]
 
@@ -6,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use trainwarden_ingest::import::{ImportReport, ImportSource, SeriesOptions, WideOptions, import};
-use trainwarden_ingest::{FolderWriter, Format};
+use trainwarden_ingest::{FolderWriter, Format, Log, Rejects};
 
 fn corpus() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/real")
@@ -50,15 +51,18 @@ fn table(dir: &Path, name: &str) -> Vec<BTreeMap<String, String>> {
 }
 
 #[test]
-fn every_file_of_the_corpus_is_read_whole() {
+fn every_file_of_the_corpus_is_read_whole_and_its_folder_reads_back() {
     let mut files = 0;
     for (file, rows) in rows_by_file() {
         let Some(source) = source_of(&file) else { continue };
-        let (report, _dir) = imported(&source, &file, None);
+        let (report, dir) = imported(&source, &file, None);
         assert_eq!(report.aside, [], "{file}");
         assert_eq!((report.rows_aside, report.cells_aside), (0, 0), "{file}");
         assert_eq!(report.rows_read, rows, "{file}");
         assert!(report.rows_written > 0, "{file}");
+        let mut rejects = Rejects::new();
+        Log::read(&[dir.path().to_owned()], &mut rejects).expect("the folder is a run folder");
+        assert_eq!(rejects.count(), 0, "{file}: {:?}", rejects.summary());
         files += 1;
     }
     assert!(files >= 250, "only {files} files were found");
