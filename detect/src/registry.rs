@@ -13,6 +13,8 @@ use crate::detectors::loss_excursion::LossExcursion;
 use crate::detectors::moved_weights::MovedWeights;
 use crate::detectors::nonfinite::Nonfinite;
 use crate::detectors::replica_mismatch::ReplicaMismatch;
+use crate::detectors::run_pauses::RunPauses;
+use crate::detectors::run_slowdown::RunSlowdown;
 
 /// Which detectors there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,10 @@ pub enum DetectorKind {
     LossExcursion,
     /// The loss creeps up.
     LossDrift,
+    /// The whole run became slower.
+    RunSlowdown,
+    /// Long steps come now and then, or in a rhythm.
+    RunPauses,
 }
 
 impl DetectorKind {
@@ -58,6 +64,8 @@ impl DetectorKind {
         Self::GradientExplosion,
         Self::LossExcursion,
         Self::LossDrift,
+        Self::RunSlowdown,
+        Self::RunPauses,
     ];
 
     /// A detector that has seen nothing.
@@ -76,6 +84,8 @@ impl DetectorKind {
             Self::GradientExplosion => Box::<GradientExplosion>::default(),
             Self::LossExcursion => Box::<LossExcursion>::default(),
             Self::LossDrift => Box::<LossDrift>::default(),
+            Self::RunSlowdown => Box::<RunSlowdown>::default(),
+            Self::RunPauses => Box::<RunPauses>::default(),
         }
     }
 }

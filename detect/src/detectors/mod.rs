@@ -14,5 +14,8 @@ pub(crate) mod loss_excursion;
 pub(crate) mod moved_weights;
 pub(crate) mod nonfinite;
 pub(crate) mod replica_mismatch;
+pub(crate) mod run_pauses;
+pub(crate) mod run_slowdown;
 #[cfg(test)]
 pub(crate) mod testing;
+mod work;
