@@ -60,6 +60,10 @@ registry! {
     LossExcursion = loss_excursion,
     /// The loss creeps up.
     LossDrift = loss_drift,
+    /// The whole run became slower.
+    RunSlowdown = run_slowdown,
+    /// Rare or rhythmic long steps of the whole run.
+    RunPauses = run_pauses,
 }
 
 #[cfg(test)]

@@ -20,8 +20,11 @@ pub(crate) mod nonfinite;
 pub(crate) mod repeats;
 pub(crate) mod replayed;
 pub(crate) mod replica_mismatch;
+pub(crate) mod run_pauses;
+pub(crate) mod run_slowdown;
 pub(crate) mod silence;
 pub(crate) mod straggler;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod waits;
+pub(crate) mod work;
