@@ -1,6 +1,7 @@
 //! The registry: one variant and one arm a detector; the order is the order of judging.
 
 use crate::Detector;
+use crate::detectors::gradient_outlier::GradientOutlier;
 use crate::detectors::nonfinite::Nonfinite;
 use crate::detectors::straggler::Straggler;
 
@@ -11,11 +12,13 @@ pub enum DetectorKind {
     Nonfinite,
     /// One rank does its own work slower than its peers.
     Straggler,
+    /// One rank's gradient stands apart from its peers'.
+    GradientOutlier,
 }
 
 impl DetectorKind {
     /// Every detector, in the order of judging: law, then peers, then past, so that causes are named before effects.
-    pub const ALL: &'static [Self] = &[Self::Nonfinite, Self::Straggler];
+    pub const ALL: &'static [Self] = &[Self::Nonfinite, Self::Straggler, Self::GradientOutlier];
 
     /// A detector that has seen nothing.
     #[must_use]
@@ -23,6 +26,7 @@ impl DetectorKind {
         match self {
             Self::Nonfinite => Box::<Nonfinite>::default(),
             Self::Straggler => Box::<Straggler>::default(),
+            Self::GradientOutlier => Box::<GradientOutlier>::default(),
         }
     }
 }

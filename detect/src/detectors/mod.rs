@@ -1,5 +1,7 @@
 //! One file a detector, named after the fault.
 
+mod departures;
+pub(crate) mod gradient_outlier;
 pub(crate) mod nonfinite;
 pub(crate) mod straggler;
 #[cfg(test)]
