@@ -3,6 +3,8 @@
 mod departures;
 pub(crate) mod gradient_outlier;
 pub(crate) mod nonfinite;
+pub(crate) mod rank_outlier;
 pub(crate) mod straggler;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod wandering_sleep;
