@@ -2,6 +2,7 @@
 
 use crate::Detector;
 use crate::detectors::gradient_outlier::GradientOutlier;
+use crate::detectors::late_arrival::LateArrival;
 use crate::detectors::nonfinite::Nonfinite;
 use crate::detectors::rank_outlier::RankOutlier;
 use crate::detectors::straggler::Straggler;
@@ -14,6 +15,8 @@ pub enum DetectorKind {
     Nonfinite,
     /// One rank does its own work slower than its peers.
     Straggler,
+    /// One rank comes last to collectives, or a communicator became slow.
+    LateArrival,
     /// Rare pauses wander over the ranks.
     WanderingSleep,
     /// One rank's gradient stands apart from its peers'.
@@ -24,8 +27,14 @@ pub enum DetectorKind {
 
 impl DetectorKind {
     /// Every detector, in the order of judging: law, then peers, then past, so that causes are named before effects.
-    pub const ALL: &'static [Self] =
-        &[Self::Nonfinite, Self::Straggler, Self::WanderingSleep, Self::GradientOutlier, Self::RankOutlier];
+    pub const ALL: &'static [Self] = &[
+        Self::Nonfinite,
+        Self::Straggler,
+        Self::LateArrival,
+        Self::WanderingSleep,
+        Self::GradientOutlier,
+        Self::RankOutlier,
+    ];
 
     /// A detector that has seen nothing.
     #[must_use]
@@ -33,6 +42,7 @@ impl DetectorKind {
         match self {
             Self::Nonfinite => Box::<Nonfinite>::default(),
             Self::Straggler => Box::<Straggler>::default(),
+            Self::LateArrival => Box::<LateArrival>::default(),
             Self::WanderingSleep => Box::<WanderingSleep>::default(),
             Self::GradientOutlier => Box::<GradientOutlier>::default(),
             Self::RankOutlier => Box::<RankOutlier>::default(),

@@ -2,6 +2,7 @@
 
 mod departures;
 pub(crate) mod gradient_outlier;
+pub(crate) mod late_arrival;
 pub(crate) mod nonfinite;
 pub(crate) mod rank_outlier;
 pub(crate) mod straggler;
