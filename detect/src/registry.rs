@@ -54,6 +54,14 @@ registry! {
     Replayed = replayed,
     /// A rank does its own work slower than its peers.
     Straggler = straggler,
+    /// A rank arrives last in collectives, or a communicator is slow.
+    LateArrival = late_arrival,
+    /// Rare pauses on changing ranks.
+    WanderingSleep = wandering_sleep,
+    /// A rank's gradient or loss stands apart from its peers'.
+    GradientOutlier = gradient_outlier,
+    /// A rank's metric stands apart from its peers'.
+    RankOutlier = rank_outlier,
     /// The gradient norm leaves its range.
     GradientExplosion = gradient_explosion,
     /// The loss jumps up.

@@ -30,6 +30,20 @@ pub fn count_evidence(count: f64, expected: f64, factor: f64) -> f64 {
     count * factor.ln() - expected * (factor - 1.0)
 }
 
+/// Decimal logarithm of the e-value of one departure `size`, where nine of ten are below `q90` and 99 of 100 below
+/// `q99` with nothing wrong: beyond them the tail is taken as exponential, and the p-value `p` is turned into the
+/// e-value `0.5 / sqrt(p)`, whose expected value is at most one.
+///
+/// Source: Vovk and Wang, "E-values: Calibration, combination and applications", Annals of Statistics 49 (2021).
+#[must_use]
+pub fn tail_evidence(size: f32, q90: f32, q99: f32) -> f64 {
+    let decade = f64::from(q99 - q90);
+    if size <= q99 || decade <= 0.0 {
+        return 0.0;
+    }
+    0.5 * (2.0 + f64::from(size - q99) / decade) + 0.5_f64.log10()
+}
+
 /// Lag-one correlation of a series about its own mean, corrected for the bias of a short one, 0 to 0.95.
 ///
 /// NaN cells break the chain. Source: Kendall, "Note on bias in the estimation of autocorrelation", Biometrika 41 (1954).
@@ -75,6 +89,14 @@ mod tests {
             probability *= 2.0 / f64::from(count + 1);
         }
         assert!((expected - 1.0).abs() < 1e-9, "{expected}");
+    }
+
+    #[test]
+    fn a_departure_is_evidence_by_the_decades_of_its_tail() {
+        assert_eq!(tail_evidence(1.0, 0.5, 1.0), 0.0);
+        let log10_p = -6.0;
+        assert!((tail_evidence(3.0, 0.5, 1.0) - (0.5 * -log10_p + 0.5_f64.log10())).abs() < 1e-9);
+        assert_eq!(tail_evidence(3.0, 1.0, 1.0), 0.0);
     }
 
     #[test]

@@ -40,6 +40,29 @@ pub(crate) fn rank_panel(metric: &str, first_step: u64, rows: &[Vec<Option<f32>>
     }
 }
 
+/// Repeatable Gaussian noise: a congruential generator (Knuth, MMIX) and the sum of twelve.
+pub(crate) struct Noise(pub(crate) u64);
+
+impl Noise {
+    fn uniform(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    pub(crate) fn normal(&mut self) -> f64 {
+        (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
+    }
+}
+
+/// A metric of `ranks` around 0.25 with 1 % noise, times what `factor` says of (row, rank).
+pub(crate) fn noisy_panel(metric: &str, rows: u64, ranks: usize, factor: impl Fn(u64, usize) -> f64) -> Panel {
+    let mut noise = Noise(7);
+    let cell = |row, rank, noise: &mut Noise| Some((0.25 * (1.0 + 0.01 * noise.normal()) * factor(row, rank)) as f32);
+    let rows: Vec<Vec<Option<f32>>> =
+        (0..rows).map(|row| (0..ranks).map(|rank| cell(row, rank, &mut noise)).collect()).collect();
+    rank_panel(metric, 0, &rows)
+}
+
 /// Rows of a whole-run metric from `first_step` on.
 pub(crate) fn run_panel(metric: &str, first_step: u64, values: &[f32]) -> Panel {
     let rows: Vec<Vec<Option<f32>>> = values.iter().map(|value| vec![Some(*value)]).collect();

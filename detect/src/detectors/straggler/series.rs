@@ -356,9 +356,10 @@ impl Series {
         findings
     }
 
-    /// The long running mean of a column's ratio.
+    /// A column's ratio now: the larger of its short and its long running mean, so that a case neither ends with one
+    /// quick row nor before the long mean has heard of it.
     pub(super) fn ratio_now(&self, column: usize) -> f32 {
-        1.0 + self.means[column][1]
+        1.0 + self.means[column][0].max(self.means[column][1])
     }
 
     /// Forgets the evidence against a column whose finding is over.

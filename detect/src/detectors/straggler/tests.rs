@@ -5,30 +5,7 @@ use proptest::prelude::*;
 use trainwarden_telemetry::{AttemptStart, Placement, Role, Roster, Step};
 
 use super::*;
-use crate::detectors::testing::{assert_restores, bare_scene, judge_all, rank_panel, row_by_row};
-
-/// Repeatable Gaussian noise: a congruential generator (Knuth, MMIX) and the sum of twelve.
-struct Noise(u64);
-
-impl Noise {
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn normal(&mut self) -> f64 {
-        (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
-    }
-}
-
-/// A metric of `ranks` with 1 % noise, times what `factor` says of (row, rank).
-fn noisy(metric: &str, rows: u64, ranks: usize, factor: impl Fn(u64, usize) -> f64) -> Panel {
-    let mut noise = Noise(7);
-    let cell = |row, rank, noise: &mut Noise| Some((0.25 * (1.0 + 0.01 * noise.normal()) * factor(row, rank)) as f32);
-    let rows: Vec<Vec<Option<f32>>> =
-        (0..rows).map(|row| (0..ranks).map(|rank| cell(row, rank, &mut noise)).collect()).collect();
-    rank_panel(metric, 0, &rows)
-}
+use crate::detectors::testing::{Noise, assert_restores, bare_scene, judge_all, noisy_panel, rank_panel, row_by_row};
 
 fn verdicts_of(panel: &Panel) -> Vec<Verdict> {
     judge_all(&mut Straggler::default(), &mut bare_scene(), &row_by_row(panel))
@@ -58,7 +35,7 @@ fn start(stages: &[u32], nodes: &[&str]) -> Observation {
 #[test]
 fn a_rank_five_percent_slow_is_named_within_ten_steps_and_cleared_when_it_recovers() {
     let panel =
-        noisy("step_time_s", 300, 8, |row, rank| if rank == 3 && (100..200).contains(&row) { 1.05 } else { 1.0 });
+        noisy_panel("step_time_s", 300, 8, |row, rank| if rank == 3 && (100..200).contains(&row) { 1.05 } else { 1.0 });
     let verdicts = verdicts_of(&panel);
     assert_eq!(verdicts.iter().map(|verdict| verdict.phase).collect::<Vec<_>>(), [Phase::Raised, Phase::Cleared]);
     assert_eq!(named(&verdicts), [3]);
@@ -74,14 +51,15 @@ fn a_rank_five_percent_slow_is_named_within_ten_steps_and_cleared_when_it_recove
 #[test]
 fn two_percent_is_named_in_the_end_and_half_a_percent_never() {
     for (factor, expected) in [(1.03, vec![5]), (1.02, vec![5]), (1.005, vec![])] {
-        let panel = noisy("forward_time_s", 1_500, 8, |row, rank| if rank == 5 && row >= 300 { factor } else { 1.0 });
+        let panel =
+            noisy_panel("forward_time_s", 1_500, 8, |row, rank| if rank == 5 && row >= 300 { factor } else { 1.0 });
         assert_eq!(named(&verdicts_of(&panel)), expected, "{factor}");
     }
 }
 
 #[test]
 fn a_rank_slow_from_the_first_row_is_named_before_offsets_exist() {
-    let panel = noisy("backward_time_s", 60, 4, |_, rank| if rank == 0 { 2.3 } else { 1.0 });
+    let panel = noisy_panel("backward_time_s", 60, 4, |_, rank| if rank == 0 { 2.3 } else { 1.0 });
     let verdicts = verdicts_of(&panel);
     assert_eq!((verdicts.len(), named(&verdicts)), (1, vec![0]));
     assert!(verdicts[0].last.step < Some(Step(32)));
@@ -92,7 +70,7 @@ fn a_rank_slow_from_the_first_row_is_named_before_offsets_exist() {
 #[test]
 fn a_ramp_is_named_against_the_frozen_offset() {
     let ramp = |row: u64| 1.0 + 0.10 * row.saturating_sub(300).min(500) as f64 / 500.0;
-    let panel = noisy("step_time_s", 800, 16, |row, rank| if rank == 9 { ramp(row) } else { 1.0 });
+    let panel = noisy_panel("step_time_s", 800, 16, |row, rank| if rank == 9 { ramp(row) } else { 1.0 });
     let verdicts = verdicts_of(&panel);
     assert_eq!(named(&verdicts), [9]);
     assert!(verdicts.iter().any(|verdict| verdict.phase == Phase::Updated), "it grew");
@@ -102,7 +80,7 @@ fn a_ramp_is_named_against_the_frozen_offset() {
 fn what_happens_to_all_ranks_names_nobody() {
     let warm_up = |row: u64| 1.0 + 3.0 / (row + 1) as f64;
     let event = |row: u64| if (150..156).contains(&row) { 1.25 } else { 1.0 };
-    let panel = noisy("step_time_s", 400, 16, |row, _| warm_up(row) * event(row));
+    let panel = noisy_panel("step_time_s", 400, 16, |row, _| warm_up(row) * event(row));
     assert_eq!(verdicts_of(&panel), []);
 }
 
@@ -111,14 +89,14 @@ fn hard_batches_small_skews_and_halves_of_the_job_name_nobody() {
     let one_batch = |row: u64, rank: usize| if row == 120 + 40 * (rank as u64 % 5) { 3.0 } else { 1.0 };
     let skew = |rank: usize| 1.0 + 0.01 * (rank % 9) as f64;
     let half = |row: u64, rank: usize| if row >= 250 && rank >= 8 { 1.2 } else { 1.0 };
-    let panel = noisy("forward_time_s", 400, 16, |row, rank| one_batch(row, rank) * skew(rank) * half(row, rank));
+    let panel = noisy_panel("forward_time_s", 400, 16, |row, rank| one_batch(row, rank) * skew(rank) * half(row, rank));
     assert_eq!(verdicts_of(&panel), []);
 }
 
 #[test]
 fn a_continuum_of_unequal_workers_is_design() {
     let design = [0.85, 0.8, 0.9, 1.0, 1.02, 1.15, 1.0, 1.05, 1.01, 0.96];
-    assert_eq!(verdicts_of(&noisy("batch_time_norm", 300, 10, |_, rank| design[rank])), []);
+    assert_eq!(verdicts_of(&noisy_panel("batch_time_norm", 300, 10, |_, rank| design[rank])), []);
 }
 
 #[test]
@@ -128,18 +106,18 @@ fn a_heavier_last_stage_is_design_and_a_slow_rank_inside_it_is_not() {
     for (slow, expected) in [(1.0, vec![]), (1.3, vec![6])] {
         let factor = |row, rank| design(rank) * if rank == 6 && row > 100 { slow } else { 1.0 };
         let mut seen = vec![start(&stages, &[])];
-        seen.extend(row_by_row(&noisy("forward_time_s", 200, 8, factor)));
+        seen.extend(row_by_row(&noisy_panel("forward_time_s", 200, 8, factor)));
         assert_eq!(named(&judge_all(&mut Straggler::default(), &mut bare_scene(), &seen)), expected);
     }
 }
 
 #[test]
 fn of_two_peers_the_one_that_left_its_own_past_is_named() {
-    let panel = noisy("forward_time_s", 200, 2, |row, rank| if rank == 1 && row >= 100 { 1.3 } else { 1.0 });
+    let panel = noisy_panel("forward_time_s", 200, 2, |row, rank| if rank == 1 && row >= 100 { 1.3 } else { 1.0 });
     assert_eq!(named(&verdicts_of(&panel)), [1]);
-    let faster = noisy("forward_time_s", 200, 2, |row, rank| if rank == 1 && row >= 100 { 0.7 } else { 1.0 });
+    let faster = noisy_panel("forward_time_s", 200, 2, |row, rank| if rank == 1 && row >= 100 { 0.7 } else { 1.0 });
     assert_eq!(verdicts_of(&faster), []);
-    let unequal = noisy("forward_time_s", 200, 2, |_, rank| if rank == 1 { 2.0 } else { 1.0 });
+    let unequal = noisy_panel("forward_time_s", 200, 2, |_, rank| if rank == 1 { 2.0 } else { 1.0 });
     assert_eq!(verdicts_of(&unequal), []);
 }
 
@@ -148,7 +126,7 @@ fn ranks_of_one_node_are_one_case() {
     let nodes: Vec<&str> = (0..32).map(|rank| if rank / 4 == 2 { "n02" } else { "others" }).collect();
     let mut seen = vec![start(&[0; 32], &nodes)];
     let factor = |row, rank: usize| if rank / 4 == 2 && row >= 80 { 1.15 } else { 1.0 };
-    seen.extend(row_by_row(&noisy("step_time_s", 120, 32, factor)));
+    seen.extend(row_by_row(&noisy_panel("step_time_s", 120, 32, factor)));
     let verdicts = judge_all(&mut Straggler::default(), &mut bare_scene(), &seen);
     assert!(verdicts.iter().all(|verdict| verdict.case == verdicts[0].case), "one case");
     assert_eq!(named(&verdicts), [8, 9, 10, 11]);
@@ -158,17 +136,17 @@ fn ranks_of_one_node_are_one_case() {
 
 #[test]
 fn small_work_is_a_small_loss() {
-    let mut seen = row_by_row(&noisy("step_time_s", 50, 8, |_, _| 100.0));
+    let mut seen = row_by_row(&noisy_panel("step_time_s", 50, 8, |_, _| 100.0));
     let slow = |row, rank| if rank == 2 && row >= 60 { 1.5 } else { 1.0 };
-    seen.extend(row_by_row(&noisy("optimizer_time_s", 100, 8, slow)));
+    seen.extend(row_by_row(&noisy_panel("optimizer_time_s", 100, 8, slow)));
     let verdicts = judge_all(&mut Straggler::default(), &mut bare_scene(), &seen);
     assert_eq!((named(&verdicts), verdicts[0].severity), (vec![2], Severity::Info));
 }
 
 #[test]
 fn one_rank_no_rank_and_other_metrics_say_nothing() {
-    assert_eq!(verdicts_of(&noisy("step_time_s", 100, 1, |row, _| row as f64)), []);
-    assert_eq!(verdicts_of(&noisy("comm_time_s", 100, 8, |_, rank| 1.0 + rank as f64)), []);
+    assert_eq!(verdicts_of(&noisy_panel("step_time_s", 100, 1, |row, _| row as f64)), []);
+    assert_eq!(verdicts_of(&noisy_panel("comm_time_s", 100, 8, |_, rank| 1.0 + rank as f64)), []);
     assert_eq!(verdicts_of(&rank_panel("step_time_s", 0, &[])), []);
     let nothing = vec![vec![None, Some(f32::NAN), Some(0.0), Some(-1.0), Some(f32::INFINITY)]; 80];
     assert_eq!(verdicts_of(&rank_panel("step_time_s", 0, &nothing)), []);
@@ -177,14 +155,14 @@ fn one_rank_no_rank_and_other_metrics_say_nothing() {
 #[test]
 fn a_restored_straggler_goes_on_as_if_nothing_had_been() {
     let slow = |row, rank| if (rank == 3 && row >= 60) || rank == 0 { 1.4 } else { 1.0 };
-    let rows = row_by_row(&noisy("step_time_s", 100, 8, slow));
+    let rows = row_by_row(&noisy_panel("step_time_s", 100, 8, slow));
     assert_restores(|| Box::new(Straggler::default()), &rows);
 }
 
 #[test]
 fn a_rank_that_joins_late_does_not_make_others_forgotten() {
     let slow = |row, rank| if rank == 2 && row >= 60 { 1.2 } else { 1.0 };
-    let whole = noisy("step_time_s", 120, 6, slow);
+    let whole = noisy_panel("step_time_s", 120, 6, slow);
     let narrow = Panel {
         ranks: whole.ranks[..5].into(),
         values: whole.values.slice(ndarray::s![.., ..5]).to_owned(),
@@ -213,7 +191,7 @@ proptest! {
         turn in 0_usize..12, slow in 0_usize..12, percent in 3_u32..40,
     ) {
         let size = 1.0 + f64::from(percent) / 100.0;
-        let panel = noisy("step_time_s", 120, 12, |row, rank| if rank == slow && row >= 50 { size } else { 1.0 });
+        let panel = noisy_panel("step_time_s", 120, 12, |row, rank| if rank == slow && row >= 50 { size } else { 1.0 });
         let order: Vec<usize> = (0..12).map(|column| (column * 5 + turn) % 12).collect();
         let mut turned = panel.clone();
         for (column, from) in order.iter().enumerate() {
@@ -228,7 +206,7 @@ proptest! {
 
     #[test]
     fn the_unit_of_a_metric_changes_no_verdict(exponent in -8_i32..9, slow in 0_usize..12) {
-        let panel = noisy("step_time_s", 120, 12, |row, rank| if rank == slow && row >= 50 { 1.08 } else { 1.0 });
+        let panel = noisy_panel("step_time_s", 120, 12, |row, rank| if rank == slow && row >= 50 { 1.08 } else { 1.0 });
         let scaled = |factor: f32| Panel { values: panel.values.mapv(|value| value * factor), ..panel.clone() };
         let verdicts = verdicts_of(&panel);
         prop_assert_eq!(&verdicts, &verdicts_of(&scaled(2.0_f32.powi(exponent))));
@@ -238,7 +216,7 @@ proptest! {
 
     #[test]
     fn how_rows_are_batched_changes_nothing(cut in 1_usize..119) {
-        let panel = noisy("step_time_s", 120, 6, |row, rank| if rank == 4 && row >= 50 { 1.1 } else { 1.0 });
+        let panel = noisy_panel("step_time_s", 120, 6, |row, rank| if rank == 4 && row >= 50 { 1.1 } else { 1.0 });
         let part = |from: usize, to: usize| Observation::Panel(Panel {
             labels: panel.labels[from..to].to_vec(),
             values: panel.values.slice(ndarray::s![from..to, ..]).to_owned(),
