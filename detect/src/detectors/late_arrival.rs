@@ -171,7 +171,8 @@ impl LateArrival {
         let Some((waits, end)) = waits_of(call) else { return Vec::new() };
         let watched = self.communicators.entry((call.attempt, call.comm.clone())).or_default();
         watched.calls += 1;
-        let gap = watched.last_end.replace(end).map(|last| (end.0 - last.0) as f64).filter(|gap| *gap > 0.0);
+        let gap =
+            watched.last_end.replace(end).map(|last| end.0.saturating_sub(last.0) as f64).filter(|gap| *gap > 0.0);
         // One long pause between calls (an evaluation) is not the pace: it counts as twice the usual at most.
         watched.pace_ns = match (watched.pace_ns, gap) {
             (Some(pace), Some(gap)) => Some(pace + MEAN_WEIGHT * (gap.min(2.0 * pace) - pace)),

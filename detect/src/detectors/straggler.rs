@@ -124,7 +124,7 @@ impl Watched {
     fn row_s(&self) -> Option<f64> {
         let (first, last) = (self.first?.time?, self.labels.back()?.time?);
         let rows = self.series.rows.checked_sub(1).filter(|rows| *rows > 0)?;
-        Some((last.0 - first.0) as f64 / 1e9 / f64::from(rows))
+        Some(last.0.saturating_sub(first.0) as f64 / 1e9 / f64::from(rows))
     }
 
     /// Brings cases up to date with the newest row: those that grew, and those that are over.

@@ -271,7 +271,7 @@ mod tests {
 
     /// One rank pauses in every `every`th row, another one each time.
     fn sleep(row: u64, rank: usize, every: u64) -> f64 {
-        if row % every == 0 && (row / every * 5) % 16 == rank as u64 { 1.6 } else { 1.0 }
+        if row.is_multiple_of(every) && (row / every * 5) % 16 == rank as u64 { 1.6 } else { 1.0 }
     }
 
     #[test]
@@ -299,7 +299,7 @@ mod tests {
     fn a_lasting_straggler_a_pause_of_all_and_a_lone_rank_are_none() {
         let lasting = |row, rank| if rank == 4 && row > 300 { 1.5 } else { 1.0 };
         assert_eq!(verdicts_of(&noisy_panel("forward_time_s", 600, 16, lasting)), []);
-        let all = |row: u64, _| if row > 300 && row % 5 == 0 { 2.0 } else { 1.0 };
+        let all = |row: u64, _| if row > 300 && row.is_multiple_of(5) { 2.0 } else { 1.0 };
         assert_eq!(verdicts_of(&noisy_panel("forward_time_s", 600, 16, all)), []);
         assert_eq!(verdicts_of(&noisy_panel("forward_time_s", 600, 1, all)), []);
     }

@@ -229,7 +229,8 @@ proptest! {
     }
 }
 
-/// The workload W8k: see the page of the detector, "Measured".
+/// Ranks x steps of step time with correlated noise, skews, a common wave, an event of all ranks, and 64 ranks of each of
+/// four faults: a step of 10 %, a ramp to 10 %, three single points of 40 %, and 3 % for ever.
 #[test]
 #[ignore = "a measurement: 8.2 million points, to be run in release"]
 fn the_workload_of_8192_ranks() {
@@ -271,6 +272,11 @@ fn the_workload_of_8192_ranks() {
     let mut straggler = Straggler::default();
     let verdicts = judge_all(&mut straggler, &mut bare_scene(), &seen);
     let seconds = begin.elapsed().as_secs_f64();
+    let mut sleep = crate::detectors::wandering_sleep::WanderingSleep::default();
+    let begin = std::time::Instant::now();
+    let pauses = judge_all(&mut sleep, &mut bare_scene(), &seen);
+    println!("W8k, wandering_sleep: {:.2} s, {:?}", begin.elapsed().as_secs_f64(), pauses.first().map(|v| &v.summary));
+    assert!(!pauses.is_empty(), "single points of 40 % are found as intermittent");
     let names = named(&verdicts);
     let found = |class: u32| names.iter().filter(|rank| **rank / 64 == class).count();
     let clean = names.iter().filter(|rank| **rank / 64 > 3).count();
