@@ -201,8 +201,9 @@ fn is_minor(label: &Label) -> bool {
 /// The corpus lists apart what its file does not hold: no row of the event, or fewer than three rows before it.
 fn is_decidable(label: &Label, steps: &[i64]) -> bool {
     let Some((Moment::Step(start), _)) = label.span() else { return true };
+    let is_of_loss = label.kind.starts_with("loss") || label.kind.starts_with("divergence");
     let holds_event = label.kind != "divergence_nan" || label.first_nan_step.is_some();
-    holds_event && steps.iter().filter(|step| **step < start).count() >= ROWS_BEFORE_MIN
+    !is_of_loss || holds_event && steps.iter().filter(|step| **step < start).count() >= ROWS_BEFORE_MIN
 }
 
 fn is_hit(label: &Label, incident: &Incident) -> bool {

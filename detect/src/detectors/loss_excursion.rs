@@ -15,8 +15,8 @@
 //! [`LEVEL_FRACTION`] of the level. From the first high row on the level is frozen, so that the spike does not become
 //! its own normal; two rows below half the threshold end the excursion. While a log has too few rows to know its noise,
 //! the threshold is [`NOISE_MULTIPLE_UNSETTLED`] times the largest difference and [`LEVEL_FRACTION_UNSETTLED`] of the
-//! level. Drift: after [`DRIFT_STEPS`] steps and [`DRIFT_ROWS`] rows the last four still stand above [`DRIFT_FRACTION`]
-//! of the peak, or the excursion has lasted [`LASTING_ROWS`] rows. The first steps of a training from scratch are not
+//! level. Drift: the excursion lasts [`DRIFT_STEPS`] steps; in a log where a row stands for several, [`DRIFT_ROWS`] rows
+//! and [`DRIFT_STEPS_SPARSE`] steps with the last four rows above [`DRIFT_FRACTION`] of the peak are enough. The first steps of a training from scratch are not
 //! judged. Where each rank logs its own loss, their median is judged.
 //! The e-value multiplies those of the high rows under a heavy tail.
 //!
@@ -66,13 +66,15 @@ const SPIKE_ROWS_SPARSE: u32 = 2;
 const SPARSE_STEPS: u64 = 5;
 /// A peak of so many thresholds needs one row less of full height: its shoulder at half the threshold counts.
 const TOWERING: f64 = 4.0;
-/// Steps after which an excursion that stays near its peak is a divergence.
-const DRIFT_STEPS: u64 = 40;
-/// ... and rows.
+/// Steps after which an excursion is a divergence: spikes of public runs recover in 30 to 100 steps.
+const DRIFT_STEPS: u64 = 150;
+/// In a sparse log, rows after which an excursion that stays near its peak is one.
 const DRIFT_ROWS: u32 = 5;
+/// ... and steps.
+const DRIFT_STEPS_SPARSE: u64 = 40;
 /// ... where near means this fraction of the peak.
 const DRIFT_FRACTION: f64 = 0.6;
-/// Rows after which an excursion is a divergence whatever its shape; spikes of public runs recover in 30 to 100 steps.
+/// Rows after which the new level is taken for the normal one.
 const LASTING_ROWS: u32 = 200;
 /// Rows below half the threshold that end an excursion.
 const CALM_ROWS: u32 = 2;
@@ -266,8 +268,9 @@ impl Excursion {
             _ => u64::from(self.rows),
         };
         let floor = self.level + DRIFT_FRACTION * (self.peak - self.level);
-        let stays = self.tail.iter().rev().take(4).all(|value| *value > floor);
-        steps >= DRIFT_STEPS && self.rows >= DRIFT_ROWS && stays || self.rows >= LASTING_ROWS
+        let stays = || self.tail.iter().rev().take(4).all(|value| *value > floor);
+        let is_sparse = self.interval >= SPARSE_STEPS && self.rows >= DRIFT_ROWS;
+        is_sparse && steps >= DRIFT_STEPS_SPARSE && stays() || self.rows >= DRIFT_ROWS && steps >= DRIFT_STEPS
     }
 
     fn verdict(&self, panel: &Panel, case: u64, kind: Kind, last: Label) -> Verdict {
@@ -393,7 +396,7 @@ mod tests {
         let verdicts = judge(&losses(400, |row, loss| if row >= 200 { loss + 3.0 } else { loss }));
         let said: Vec<_> = verdicts.iter().map(|verdict| (verdict.kind, verdict.phase)).collect();
         assert_eq!(said, [(Kind::LossSpike, Phase::Raised), (Kind::Drift, Phase::Raised)]);
-        assert_eq!((verdicts[1].last.step, verdicts[1].severity), (Some(Step(240)), Severity::Critical));
+        assert_eq!((verdicts[1].last.step, verdicts[1].severity), (Some(Step(350)), Severity::Critical));
     }
 
     #[test]
