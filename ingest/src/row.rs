@@ -174,6 +174,7 @@ pub struct Record {
 pub enum LogClock {
     /// Nanoseconds since the epoch.
     Nanoseconds,
-    /// Steps: no row of the run has a time.
+    /// Steps: no sample, collective or digest of the run has a time. What ends a launch (`run_end`, `process_exit`) stands
+    /// behind its last step, its other events before its first, and events of all runs before everything.
     Steps,
 }

@@ -160,8 +160,11 @@ fn gzip(text: &[u8]) -> Vec<u8> {
 /// Checks that the rows kept are all whole lines of what a byte-wise decoder gets out of a broken file.
 fn assert_kept_up_to_damage(name: &str, packed: &[u8], decoder: &mut dyn Read) {
     let mut text = Vec::new();
-    let failure = decoder.bytes().map_while(|byte| byte.map(|byte| text.push(byte)).ok()).count();
-    assert!(failure > 10_000, "the damage comes late enough to keep rows: {failure}");
+    let mut byte = [0];
+    while let Ok(1) = decoder.read(&mut byte) {
+        text.push(byte[0]);
+    }
+    assert!(text.len() > 10_000, "the damage comes late enough to keep rows: {}", text.len());
     let whole = text.iter().filter(|&&byte| byte == b'\n').count() - 1;
     let (steps, rejects) = read_file(name, packed);
     assert_eq!(steps, (0..whole as u64).collect::<Vec<_>>());
