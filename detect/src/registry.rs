@@ -15,6 +15,7 @@ use crate::detectors::nonfinite::Nonfinite;
 use crate::detectors::replica_mismatch::ReplicaMismatch;
 use crate::detectors::run_pauses::RunPauses;
 use crate::detectors::run_slowdown::RunSlowdown;
+use crate::detectors::schedule::Schedule;
 
 /// Which detectors there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub enum DetectorKind {
     RunSlowdown,
     /// Long steps come now and then, or in a rhythm.
     RunPauses,
+    /// The learning rate leaves its law.
+    Schedule,
 }
 
 impl DetectorKind {
@@ -66,6 +69,7 @@ impl DetectorKind {
         Self::LossDrift,
         Self::RunSlowdown,
         Self::RunPauses,
+        Self::Schedule,
     ];
 
     /// A detector that has seen nothing.
@@ -86,6 +90,7 @@ impl DetectorKind {
             Self::LossDrift => Box::<LossDrift>::default(),
             Self::RunSlowdown => Box::<RunSlowdown>::default(),
             Self::RunPauses => Box::<RunPauses>::default(),
+            Self::Schedule => Box::<Schedule>::default(),
         }
     }
 }

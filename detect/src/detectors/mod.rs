@@ -16,6 +16,7 @@ pub(crate) mod nonfinite;
 pub(crate) mod replica_mismatch;
 pub(crate) mod run_pauses;
 pub(crate) mod run_slowdown;
+pub(crate) mod schedule;
 #[cfg(test)]
 pub(crate) mod testing;
 mod work;
