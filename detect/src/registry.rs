@@ -72,6 +72,8 @@ registry! {
     RunSlowdown = run_slowdown,
     /// Rare or rhythmic long steps of the whole run.
     RunPauses = run_pauses,
+    /// The learning rate leaves its law.
+    Schedule = schedule,
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ pub(crate) mod replayed;
 pub(crate) mod replica_mismatch;
 pub(crate) mod run_pauses;
 pub(crate) mod run_slowdown;
+pub(crate) mod schedule;
 pub(crate) mod silence;
 pub(crate) mod straggler;
 #[cfg(test)]
