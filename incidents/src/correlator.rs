@@ -15,6 +15,9 @@ use crate::checkpoints::{Checkpoints, touches_weights};
 use crate::id::incident_id;
 use crate::limits::{EVIDENCE_MAX, REOPEN_NS, REOPEN_STEPS, SLACK_NS, SLACK_STEPS, SUSPECTS_MAX};
 
+/// The detector that only sees who comes last, and not why: what it says yields to what is known of own work.
+const LATE_ARRIVAL: &str = "late_arrival";
+
 /// A finding of a detector.
 type Case = (String, u64);
 
@@ -184,8 +187,25 @@ impl Correlator {
                 .filter(|entry| entry.incident.attempt == verdict.attempt && entry.incident.merged_into.is_none())
         };
         let alike = newest_first().find(|entry| entry.is_same(verdict));
-        let cause = || newest_first().find(|entry| entry.explains(verdict));
+        let cause = || newest_first().find(|entry| entry.explains(verdict) || self.is_upstream(entry, verdict));
         alike.or_else(cause).map(|entry| entry.incident.id.clone())
+    }
+
+    /// A rank of the same pipeline that works slowly makes the later stages come late: they are not to blame.
+    fn is_upstream(&self, entry: &Entry, verdict: &Verdict) -> bool {
+        let is_late = verdict.kind == Kind::SlowRank && verdict.detector == LATE_ARRIVAL;
+        is_late
+            && entry.incident.kind == Kind::SlowRank
+            && entry.lead.0 != LATE_ARRIVAL
+            && entry.incident.state != State::Resolved
+            && self.share_pipeline(verdict.attempt, &ranks_of(&entry.incident), &verdict.ranks().collect())
+    }
+
+    fn share_pipeline(&self, attempt: Attempt, ones: &BTreeSet<Rank>, others: &BTreeSet<Rank>) -> bool {
+        let Some(roster) = self.rosters.get(&attempt) else { return false };
+        let index = |rank: &Rank| roster.placements.get(rank).and_then(|placement| placement.dp);
+        let ones: BTreeSet<u32> = ones.iter().filter_map(index).collect();
+        others.iter().filter_map(index).any(|dp| ones.contains(&dp))
     }
 
     fn open(&mut self, case: Case, verdict: &Verdict) -> IncidentId {
@@ -268,15 +288,26 @@ impl Correlator {
     /// Open incidents that the one just opened explains.
     fn effects_of(&self, cause: &IncidentId) -> Vec<IncidentId> {
         let cause = &self.entries[cause];
+        let is_explained = |entry: &Entry| {
+            explains(cause.incident.kind, entry.incident.kind)
+                && begins_with(entry.onset, cause.onset)
+                && are_compatible(&ranks_of(&entry.incident), &ranks_of(&cause.incident))
+        };
+        let is_downstream = |entry: &Entry| {
+            let (suspects, late) = (ranks_of(&cause.incident), ranks_of(&entry.incident));
+            cause.incident.kind == Kind::SlowRank
+                && cause.lead.0 != LATE_ARRIVAL
+                && entry.incident.kind == Kind::SlowRank
+                && entry.lead.0 == LATE_ARRIVAL
+                && self.share_pipeline(cause.incident.attempt, &suspects, &late)
+        };
         let is_effect = |entry: &&Entry| {
             let other = &entry.incident;
             other.id != cause.incident.id
                 && other.attempt == cause.incident.attempt
                 && other.state != State::Resolved
                 && other.severity <= cause.incident.severity
-                && explains(cause.incident.kind, other.kind)
-                && begins_with(entry.onset, cause.onset)
-                && are_compatible(&ranks_of(other), &ranks_of(&cause.incident))
+                && (is_explained(entry) || is_downstream(entry))
         };
         self.opened
             .iter()

@@ -52,8 +52,8 @@ const RISE_FRACTION: f64 = 0.10;
 /// ... and rise in standard errors of the median: sigma times 1.2533 over the root of the rows.
 const NOISE_MULTIPLE: f64 = 12.0;
 const MEDIAN_ERROR: f64 = 1.2533;
-/// Rows for which it must hold.
-const LASTING_ROWS: u32 = 32;
+/// Rows for which it must hold: longer than a spike of a hundred rows, which lifts the level for as long as it lasts.
+const LASTING_ROWS: u32 = 128;
 
 /// See the module's page.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

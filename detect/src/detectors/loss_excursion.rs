@@ -2,7 +2,7 @@
 //!
 //! # What it finds
 //! Rows of a loss far above its recent level. One or two rows of a per-step log are a hard batch: `info`. Three rows
-//! (two where a row stands for several steps) are `divergence.loss_spike`, a warning. An excursion that stays near its
+//! (two where a row stands for several steps, one if it is a nat or half the level) are `divergence.loss_spike`, a warning. An excursion that stays near its
 //! peak is `divergence.drift`, critical.
 //!
 //! # Why it matters
@@ -50,7 +50,7 @@ const SPEC: Spec = Spec {
 };
 const VERSION: u8 = 1;
 /// Rows the level is the median of: short enough to follow the decay of a loss.
-const LEVEL_ROWS: usize = 16;
+const LEVEL_ROWS: usize = 9;
 /// A row of a healthy loss lies within so many standard deviations, hard batches apart.
 const NOISE_MULTIPLE: f64 = 7.0;
 /// Smaller excursions cost less than a person's look at them.
@@ -59,6 +59,8 @@ const LEVEL_FRACTION: f64 = 0.06;
 const NOISE_MULTIPLE_UNSETTLED: f64 = 10.0;
 /// ... and only a jump that no curve makes counts.
 const LEVEL_FRACTION_UNSETTLED: f64 = 0.2;
+/// Rows of an excursion kept: what ends it is accepted from them, and what stays becomes the new level.
+const TAIL_ROWS: usize = 16;
 /// High rows that make a spike in a log of (nearly) every step; single hard batches have one or two.
 const SPIKE_ROWS: u32 = 3;
 /// ... and in a log where a row stands for this many steps or more.
@@ -66,6 +68,11 @@ const SPIKE_ROWS_SPARSE: u32 = 2;
 const SPARSE_STEPS: u64 = 5;
 /// A peak of so many thresholds needs one row less of full height: its shoulder at half the threshold counts.
 const TOWERING: f64 = 4.0;
+/// In a sparse log a single row convicts from this excess on, in units of the loss or half its level: a mean over many
+/// steps does not jump so by one batch.
+const SINGLE_ROW_EXCESS: f64 = 1.0;
+/// ... and this many times the noise.
+const SINGLE_ROW_NOISE: f64 = 20.0;
 /// Steps after which an excursion is a divergence: spikes of public runs recover in 30 to 100 steps.
 const DRIFT_STEPS: u64 = 150;
 /// In a sparse log, rows after which an excursion that stays near its peak is one.
@@ -129,17 +136,11 @@ impl LossExcursion {
         let key = (panel.attempt, panel.metric.clone(), panel.is_whole_run());
         let series = self.series.entry(key).or_default();
         series.recent.see(label);
-        let Some(mut excursion) = series.excursion.take() else {
-            match series.recent.expected(LEVEL_ROWS).and_then(|expected| high_row(value, expected)) {
-                Some(begin) => series.excursion = Some(series.begin(label, value, begin)),
-                None => {
-                    series.recent.accept(value);
-                    series.last_calm = label.step.or(series.last_calm);
-                }
-            }
+        let Some(mut excursion) = series.continued_or_begun(label, value) else {
+            series.recent.accept(value);
+            series.last_calm = label.step.or(series.last_calm);
             return Vec::new();
         };
-        excursion.take(label, value);
         let mut verdicts = Vec::new();
         if excursion.spike.is_none() && excursion.is_spike() {
             excursion.spike = Some(self.cases);
@@ -173,6 +174,16 @@ fn high_row(value: f64, expected: Expected) -> Option<Begin> {
 }
 
 impl Series {
+    /// The excursion this row belongs to; `None` for a row in order.
+    fn continued_or_begun(&mut self, label: Label, value: f64) -> Option<Excursion> {
+        if let Some(mut excursion) = self.excursion.take() {
+            excursion.take(label, value);
+            return Some(excursion);
+        }
+        let begin = high_row(value, self.recent.expected(LEVEL_ROWS)?)?;
+        Some(self.begin(label, value, begin))
+    }
+
     fn begin(&self, label: Label, value: f64, begin: Begin) -> Excursion {
         let mut excursion = Excursion {
             first: label,
@@ -235,7 +246,7 @@ impl Excursion {
     fn take(&mut self, label: Label, value: f64) {
         let excess = value - self.level;
         self.rows += 1;
-        if self.tail.len() == LEVEL_ROWS {
+        if self.tail.len() == TAIL_ROWS {
             self.tail.remove(0);
         }
         self.tail.push(value);
@@ -259,7 +270,13 @@ impl Excursion {
     fn is_spike(&self) -> bool {
         let least = if self.interval >= SPARSE_STEPS { SPIKE_ROWS_SPARSE } else { SPIKE_ROWS };
         let is_towering = self.peak - self.level > TOWERING * self.threshold;
-        self.high_rows >= least || is_towering && self.shoulder_rows >= least && self.high_rows + 1 >= least
+        let excess = self.peak - self.level;
+        let is_single = self.interval >= SPARSE_STEPS
+            && excess >= SINGLE_ROW_EXCESS.min(0.5 * self.level.abs())
+            && excess >= SINGLE_ROW_NOISE * self.noise;
+        is_single
+            || self.high_rows >= least
+            || is_towering && self.shoulder_rows >= least && self.high_rows + 1 >= least
     }
 
     fn is_drift(&self, label: Label) -> bool {

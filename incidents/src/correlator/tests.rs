@@ -123,3 +123,24 @@ fn ids_depend_on_what_an_incident_is_and_on_nothing_else() {
         assert_ne!(base, other);
     }
 }
+
+#[test]
+fn later_stages_of_a_slow_ranks_pipeline_are_not_blamed_for_coming_late() {
+    let mut roster = Roster::default();
+    for (rank, dp) in [(0, 0), (16, 0), (20, 1)] {
+        roster.placements.insert(Rank(rank), Placement { dp: Some(dp), ..Placement::default() });
+    }
+    let start = trainwarden_telemetry::AttemptStart {
+        attempt: Attempt(0),
+        roster: Arc::new(roster),
+        communicators: Arc::default(),
+    };
+    let late =
+        |rank: u32, step| Verdict { detector: LATE_ARRIVAL.to_owned(), ..verdict(Kind::SlowRank, &[rank], step) };
+    let mut correlator = Correlator::new(RunId::new("r"));
+    correlator.observe(&Observation::Attempt(start));
+    correlator.take(&verdict(Kind::SlowRank, &[0], 100));
+    assert_eq!(kinds(&correlator.take(&late(16, 110))), [(ChangeKind::Updated, Kind::SlowRank)]);
+    assert_eq!(kinds(&correlator.take(&late(20, 111))), [(ChangeKind::Opened, Kind::SlowRank)], "another pipeline");
+    assert_eq!(correlator.incidents().count(), 2);
+}
