@@ -6,10 +6,13 @@ use crate::detectors::contradiction::Contradiction;
 use crate::detectors::duplicate_batch::DuplicateBatch;
 use crate::detectors::environment_change::EnvironmentChange;
 use crate::detectors::environment_mismatch::EnvironmentMismatch;
+use crate::detectors::evaluation_collapse::EvaluationCollapse;
 use crate::detectors::gradient_explosion::GradientExplosion;
 use crate::detectors::lineage_break::LineageBreak;
 use crate::detectors::loss_drift::LossDrift;
 use crate::detectors::loss_excursion::LossExcursion;
+use crate::detectors::metric_outlier::MetricOutlier;
+use crate::detectors::metric_shift::MetricShift;
 use crate::detectors::moved_weights::MovedWeights;
 use crate::detectors::nonfinite::Nonfinite;
 use crate::detectors::replica_mismatch::ReplicaMismatch;
@@ -50,6 +53,12 @@ pub enum DetectorKind {
     RunPauses,
     /// The learning rate leaves its law.
     Schedule,
+    /// An evaluation score falls to nearly nothing.
+    EvaluationCollapse,
+    /// A metric without a detector of its own moves to another level.
+    MetricShift,
+    /// A metric without a detector of its own has a value apart.
+    MetricOutlier,
 }
 
 impl DetectorKind {
@@ -70,6 +79,9 @@ impl DetectorKind {
         Self::RunSlowdown,
         Self::RunPauses,
         Self::Schedule,
+        Self::EvaluationCollapse,
+        Self::MetricShift,
+        Self::MetricOutlier,
     ];
 
     /// A detector that has seen nothing.
@@ -91,6 +103,9 @@ impl DetectorKind {
             Self::RunSlowdown => Box::<RunSlowdown>::default(),
             Self::RunPauses => Box::<RunPauses>::default(),
             Self::Schedule => Box::<Schedule>::default(),
+            Self::EvaluationCollapse => Box::<EvaluationCollapse>::default(),
+            Self::MetricShift => Box::<MetricShift>::default(),
+            Self::MetricOutlier => Box::<MetricOutlier>::default(),
         }
     }
 }
