@@ -103,7 +103,7 @@ struct Series {
     reference: VecDeque<f64>,
     shifts: VecDeque<f64>,
     /// First settled level of the run, the reference of creep.
-    first_level: Option<f64>,
+    first_level: Option<(f64, Label)>,
     creep_rows: u32,
     /// Rows for which the present shift holds, and the reference and threshold at its first.
     high: Option<(u32, f64, f64)>,
@@ -249,17 +249,24 @@ impl Series {
         }
         let before: Vec<f64> = self.reference.iter().copied().collect();
         let level = middle_mean(&before);
-        let first = *self.first_level.get_or_insert(level);
-        // A run that became faster is held against its better level.
-        self.first_level = Some(first.min(level));
+        let label = self.recent.front().map_or(Label::default(), |(label, _)| *label);
+        let (first, since) = *self.first_level.get_or_insert((level, label));
+        if level < first {
+            // A run that became faster is held against its better level.
+            self.first_level = Some((level, label));
+        }
         let threshold = CREEP_MIN.max(CREEP_NOISE * self.threshold(&before, level));
         self.creep_rows = if is_work_known && level - first > threshold { self.creep_rows + 1 } else { 0 };
         if self.creep_rows < CREEP_ROWS {
             return None;
         }
         self.creep_rows = 0;
-        let label = self.recent.front().map_or(Label::default(), |(label, _)| *label);
-        Some(Found { reference: first, shift: level - first, threshold, onset: (label, None), is_creep: true })
+        // It began somewhere between the two levels.
+        let onset = match (since.step, label.step) {
+            (Some(Step(low)), Some(high)) => Some(Onset { step: Step(low + (high.0 - low) / 2), low: Step(low), high }),
+            _ => None,
+        };
+        Some(Found { reference: first, shift: level - first, threshold, onset: (label, onset), is_creep: true })
     }
 
     /// The row from which on the rows stand above the middle of the shift, and the rows next to it.
