@@ -302,8 +302,9 @@ impl Series {
             self.has_schedule = true;
             verdict.severity = Severity::Info;
             verdict.summary += "; more work in each step would look the same: log `tokens` to tell";
-            // The new level is the work's: it becomes the reference.
+            // The new level is the work's: it becomes the reference, without the rows of the way there.
             self.reference.clear();
+            self.recent.clear();
         } else {
             let calm_rows = 0;
             let (reference, shift) = (found.reference, found.shift);
