@@ -74,6 +74,12 @@ registry! {
     RunPauses = run_pauses,
     /// The learning rate leaves its law.
     Schedule = schedule,
+    /// A score collapses.
+    EvaluationCollapse = evaluation_collapse,
+    /// A value of an unknown metric stands apart.
+    MetricOutlier = metric_outlier,
+    /// The level of an unknown metric moved.
+    MetricShift = metric_shift,
 }
 
 #[cfg(test)]

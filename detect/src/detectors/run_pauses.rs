@@ -14,7 +14,8 @@
 //! their excess over the time of the last [`WINDOW_ROWS`] rows. It must reach [`COST_MIN`], and [`NEW_RATIO`] times the
 //! highest cost of the first [`FIRST_WINDOWS`] windows: a run whose heavy steps were there from the start has them by
 //! design. At least [`PAUSES_MIN`] pauses must share the cost, none of them more than half, in at least
-//! [`QUARTERS_MIN`] quarters of the window; a stall, or a cluster of them, is no incident. Gaps are equal when four of five lie within [`GAP_FRACTION`] of their median. The case ends when the cost
+//! [`QUARTERS_MIN`] quarters of the window; a stall, or a cluster of them, is no incident. They are a rhythm when [`IN_RHYTHM`] of them have another one a gap
+//! away. The case ends when the cost
 //! is below half of the limit; a second one must cost
 //! more. Rows that overlap an announced pause are not judged.
 //!
@@ -68,10 +69,12 @@ const PAUSES_MIN: usize = 5;
 const QUARTERS_MIN: usize = 3;
 /// No pause may make more of the cost.
 const SHARE_MAX: f64 = 0.5;
-/// Gaps within this part of their median, or one row, are equal.
+/// Neighbouring long rows are one pause, and all gaps of a few rows look alike.
+const GAP_MIN: u64 = 5;
+/// Gaps within this part of each other, or one row, are equal.
 const GAP_FRACTION: f64 = 0.05;
-/// ... and so many of them must be.
-const EQUAL_GAPS: f64 = 0.8;
+/// Pauses that must be in rhythm; chance ones may lie between.
+const IN_RHYTHM: f64 = 0.7;
 
 /// See the module's page.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -182,22 +185,23 @@ impl Series {
         if cost < limit || !is_habit {
             return None;
         }
-        let found = Found { cost, limit, gap: equal_gap(&pauses), first: pauses[0].label, pauses: pauses.len() };
+        let found = Found { cost, limit, gap: rhythm(&pauses), first: pauses[0].label, pauses: pauses.len() };
         let verdict = found.verdict(attempt, label, case);
         self.open = Some(verdict.clone());
         Some(verdict)
     }
 }
 
-/// The rows from pause to pause, where these are equal.
-fn equal_gap(pauses: &[Row]) -> Option<u64> {
-    let mut gaps: Vec<u64> = pauses.windows(2).map(|pair| pair[1].number - pair[0].number).collect();
-    gaps.sort_unstable();
-    let middle = *gaps.get(gaps.len() / 2)?;
-    let tolerance = (GAP_FRACTION * middle as f64).max(1.0);
-    let equal = gaps.iter().filter(|gap| gap.abs_diff(middle) as f64 <= tolerance).count();
-    // Neighbouring long rows are one pause, not a rhythm.
-    (middle > 2 && equal as f64 >= EQUAL_GAPS * gaps.len() as f64).then_some(middle)
+/// The rows from pause to pause, where most pauses have another one so many rows before or after.
+fn rhythm(pauses: &[Row]) -> Option<u64> {
+    let keeps_time = |pause: &&Row, gap: u64| {
+        let tolerance = (GAP_FRACTION * gap as f64).max(1.0);
+        pauses.iter().any(|other| (other.number.abs_diff(pause.number) as f64 - gap as f64).abs() <= tolerance)
+    };
+    let gaps = pauses.windows(2).map(|pair| pair[1].number - pair[0].number).filter(|gap| *gap >= GAP_MIN);
+    let counted = gaps.map(|gap| (pauses.iter().filter(|pause| keeps_time(pause, gap)).count(), gap));
+    let (count, gap) = counted.max()?;
+    (count as f64 >= IN_RHYTHM * pauses.len() as f64).then_some(gap)
 }
 
 /// Pauses that cost too much.
@@ -297,7 +301,7 @@ mod tests {
 
     #[test]
     fn new_pauses_without_a_rhythm_are_intermittent() {
-        let chance = times(1100, |row| row > 700 && (row * row) % 31 == 5);
+        let chance = times(1100, |row| row > 700 && (row * row * row + 5 * row) % 1009 < 40);
         assert_eq!(kinds(&chance), [(Kind::Intermittent, Phase::Raised)]);
     }
 

@@ -17,7 +17,7 @@
 //! [`CLEARED_FRACTION`] of the shift, and is updated when it grows by half again.
 //! Where the growth of `samples_total` or `tokens_total`, or `tokens` of each step, is known, the step time is divided
 //! by the work of the step, and creep is judged as well: a level over [`REFERENCE_ROWS`] rows that stands
-//! [`CREEP_MIN`] above that of the first such rows. Where it is not known, shifts of [`SCHEDULE_MIN`] and more are
+//! [`CREEP_MIN`] above the lowest before. Where it is not known, shifts of [`SCHEDULE_MIN`] and more are
 //! `info`, and so are all later ones above [`SCHEDULE_STEP_MIN`]: a run with one jump by plan has more, and only the
 //! work could tell. Rows that overlap an announced pause are not judged. Where only ranks log it, their median is.
 //!
@@ -72,8 +72,8 @@ const ROW_NOISE_MULTIPLE: f64 = 2.0;
 const QUARTILE_TO_SIGMA: f64 = 1.15;
 /// Rows a shift must hold.
 const HIGH_ROWS: u32 = 8;
-/// A step time that grows by so much at once, for good, is rather more work in each step (a ratio of 1.35).
-const SCHEDULE_MIN: f64 = 0.3;
+/// A step time that grows by so much at once, for good, is rather more work in each step (a ratio of 1.5).
+const SCHEDULE_MIN: f64 = 0.4;
 /// After such a jump, further ones from here on are taken for the same schedule (a ratio of 1.15).
 const SCHEDULE_STEP_MIN: f64 = 0.14;
 /// Back within this part of the shift, for [`CLEARED_ROWS`] rows, ends a case.
@@ -103,7 +103,7 @@ struct Series {
     reference: VecDeque<f64>,
     shifts: VecDeque<f64>,
     /// First settled level of the run, the reference of creep.
-    first_level: Option<f64>,
+    first_level: Option<(f64, Label)>,
     creep_rows: u32,
     /// Rows for which the present shift holds, and the reference and threshold at its first.
     high: Option<(u32, f64, f64)>,
@@ -124,6 +124,8 @@ struct Open {
 struct Found {
     reference: f64,
     shift: f64,
+    /// The shift of the newest rows alone: noisier, and free of rows from before.
+    newest: f64,
     threshold: f64,
     onset: (Label, Option<Onset>),
     is_creep: bool,
@@ -228,7 +230,8 @@ impl Series {
             return None;
         }
         let shift = middle_mean(recent) - reference;
-        Some(Found { reference, shift, threshold, onset: self.onset(reference, shift), is_creep: false })
+        let newest = middle_mean(new) - reference;
+        Some(Found { reference, shift, newest, threshold, onset: self.onset(reference, shift), is_creep: false })
     }
 
     fn threshold(&self, before: &[f64], reference: f64) -> f64 {
@@ -249,17 +252,25 @@ impl Series {
         }
         let before: Vec<f64> = self.reference.iter().copied().collect();
         let level = middle_mean(&before);
-        let first = *self.first_level.get_or_insert(level);
-        // A run that became faster is held against its better level.
-        self.first_level = Some(first.min(level));
+        let label = self.recent.front().map_or(Label::default(), |(label, _)| *label);
+        let (first, since) = *self.first_level.get_or_insert((level, label));
+        if level < first {
+            // A run that became faster is held against its better level.
+            self.first_level = Some((level, label));
+        }
         let threshold = CREEP_MIN.max(CREEP_NOISE * self.threshold(&before, level));
         self.creep_rows = if is_work_known && level - first > threshold { self.creep_rows + 1 } else { 0 };
         if self.creep_rows < CREEP_ROWS {
             return None;
         }
         self.creep_rows = 0;
-        let label = self.recent.front().map_or(Label::default(), |(label, _)| *label);
-        Some(Found { reference: first, shift: level - first, threshold, onset: (label, None), is_creep: true })
+        // It began somewhere between the two levels.
+        let onset = match (since.step, label.step) {
+            (Some(Step(low)), Some(high)) => Some(Onset { step: Step(low + (high.0 - low) / 2), low: Step(low), high }),
+            _ => None,
+        };
+        let shift = level - first;
+        Some(Found { reference: first, shift, newest: shift, threshold, onset: (label, onset), is_creep: true })
     }
 
     /// The row from which on the rows stand above the middle of the shift, and the rows next to it.
@@ -287,12 +298,13 @@ impl Series {
         let mut verdict = found.verdict(label);
         let least = if self.has_schedule { SCHEDULE_STEP_MIN } else { SCHEDULE_MIN };
         self.high = None;
-        if !is_work_known && found.shift >= least {
+        if !is_work_known && found.newest >= least {
             self.has_schedule = true;
             verdict.severity = Severity::Info;
             verdict.summary += "; more work in each step would look the same: log `tokens` to tell";
-            // The new level is the work's: it becomes the reference.
+            // The new level is the work's: it becomes the reference, without the rows of the way there.
             self.reference.clear();
+            self.recent.clear();
         } else {
             let calm_rows = 0;
             let (reference, shift) = (found.reference, found.shift);
