@@ -10,7 +10,7 @@
 //! everything since the last good checkpoint.
 //!
 //! # How it decides
-//! Against the past. The level is the median of the last [`LEVEL_ROWS`] accepted rows, the noise that of neighbouring
+//! Against the past. The level is the median of the last [`LEVEL_ROWS`] accepted rows, or of [`LEVEL_ROWS_SHORT`] where lower, the noise that of neighbouring
 //! rows ([`Recent`]). A row is high when it exceeds the level by [`NOISE_MULTIPLE`] times the noise and by
 //! [`LEVEL_FRACTION`] of the level. From the first high row on the level is frozen, so that the spike does not become
 //! its own normal; two rows below half the threshold end the excursion. While a log has too few rows to know its noise,
@@ -34,7 +34,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use trainwarden_kernels::{Backend, heavy_tail_log10_e};
+use trainwarden_kernels::{Backend, heavy_tail_log10_e, median};
 use trainwarden_telemetry::{
     Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Severity, Step, Verdict,
 };
@@ -51,6 +51,8 @@ const SPEC: Spec = Spec {
 const VERSION: u8 = 1;
 /// Rows the level is the median of: short enough to follow the decay of a loss.
 const LEVEL_ROWS: usize = 9;
+/// ... or of so many, where that is lower.
+const LEVEL_ROWS_SHORT: usize = 5;
 /// A row of a healthy loss lies within so many standard deviations, hard batches apart.
 const NOISE_MULTIPLE: f64 = 7.0;
 /// Smaller excursions cost less than a person's look at them.
@@ -180,7 +182,10 @@ impl Series {
             excursion.take(label, value);
             return Some(excursion);
         }
-        let begin = high_row(value, self.recent.expected(LEVEL_ROWS)?)?;
+        let expected = self.recent.expected(LEVEL_ROWS)?;
+        // In a decay the shorter median is nearer to the next row; after a bump the longer one is.
+        let level = median(&self.recent.last_values(LEVEL_ROWS_SHORT))?.min(expected.level);
+        let begin = high_row(value, Expected { level, ..expected })?;
         Some(self.begin(label, value, begin))
     }
 

@@ -1,0 +1,152 @@
+//! The binary as people use it: what it prints, how it ends, what it does with bad input.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use tempfile::TempDir;
+
+// Dependencies of the package that this file does not name.
+use {
+    anyhow as _, arrow as _, cargo_metadata as _, clap as _, csv as _, parquet as _, proptest as _, rmp_serde as _,
+    serde as _, trainwarden as _, trainwarden_detect as _, trainwarden_incidents as _, trainwarden_ingest as _,
+    trainwarden_kernels as _, trainwarden_telemetry as _,
+};
+
+fn trainwarden(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_trainwarden")).args(arguments).output().expect("the binary was built")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("output is text")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("output is text")
+}
+
+fn real(file: &str) -> String {
+    format!("{}/tests/data/real/{file}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn folder(files: &[(&str, &[u8])]) -> TempDir {
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    for (name, bytes) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().expect("a file has a folder")).expect("a folder can be made");
+        fs::write(path, bytes).expect("a file can be written");
+    }
+    dir
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary paths are text")
+}
+
+/// A loss that is NaN from step 60 on, as CSV.
+fn diverging() -> String {
+    let row = |step: u64| {
+        let loss = if step < 60 { format!("{}", 3.0 - step as f64 * 0.01) } else { "nan".to_owned() };
+        format!("r,{step},{},loss,{loss}\n", step * 1_000_000_000)
+    };
+    "run,step,time,metric,value\n".to_owned() + &(0..70).map(row).collect::<String>()
+}
+
+#[test]
+fn an_imported_log_of_a_diverging_run_is_named_and_fails_on_request() {
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    let out = dir.path().join("run");
+    let imported = trainwarden(&["import", "wide", &real("train/golf_nan/behemoth_v10.csv"), "--out", text(&out)]);
+    assert!(imported.status.success(), "{}", stderr(&imported));
+    let replayed = trainwarden(&["replay", text(&out), "--fail-on", "critical"]);
+    assert_eq!(replayed.status.code(), Some(1), "{}", stdout(&replayed));
+    assert!(stdout(&replayed).contains("`loss` is NaN at step 1200"), "{}", stdout(&replayed));
+    assert!(!stdout(&replayed).contains('\x1b'), "a pipe gets no colours");
+    let healthy = trainwarden(&["replay", text(&out), "--fail-on", "info", "--output", "csv"]);
+    assert_eq!(stdout(&healthy).lines().count(), 2, "{}", stdout(&healthy));
+}
+
+#[test]
+fn json_is_one_object_a_line_and_nothing_else_on_standard_output() {
+    let dir = folder(&[("samples.csv", (diverging() + "r,x,0,loss,1\n").as_bytes())]);
+    let output = trainwarden(&["replay", text(dir.path()), "--json"]);
+    let lines: Vec<serde_json::Value> =
+        stdout(&output).lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
+    assert_eq!(lines.len(), 1);
+    assert_eq!((lines[0]["kind"].as_str(), lines[0]["state"].as_str()), (Some("divergence.nonfinite"), Some("open")));
+    assert!(stderr(&output).contains("1 row set aside"), "{}", stderr(&output));
+    let changes = trainwarden(&["replay", text(dir.path()), "--changes"]);
+    let first: serde_json::Value =
+        serde_json::from_str(stdout(&changes).lines().next().expect("a change")).expect("a line is JSON");
+    assert_eq!(first["change"], "opened");
+}
+
+#[test]
+fn damage_is_counted_with_its_place_and_good_rows_are_judged() {
+    let good = diverging();
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(good.replace("r,", "packed,").as_bytes()).expect("memory takes bytes");
+    let packed = packed.finish().expect("memory takes bytes");
+    let broken = good.clone() + "r,5\nr,-1,0,loss,1\nr,7,0,loss,high\n,8,0,loss,1\nr,9,0,loss,\n\u{fffd}\n";
+    let dir = folder(&[
+        ("samples/a.csv", broken.as_bytes()),
+        ("samples/b.csv.gz", &packed[..packed.len() - 20]),
+        ("samples/c.csv", b""),
+        ("samples/d.parquet", b"PAR1 no parquet at all"),
+        ("samples/e.jsonl", b"{\"run\":\"r\"\n[]\n"),
+        ("samples/f.csv", b"run,step,value\nr,1,2\n"),
+    ]);
+    let rejects = dir.path().join("rejects");
+    let output = trainwarden(&["replay", text(dir.path()), "--json", "--rejects", text(&rejects)]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let said = stderr(&output);
+    for part in ["a.csv", "line 72", "b.csv.gz", "c.csv", "empty file", "d.parquet", "e.jsonl", "f.csv", "no column"] {
+        assert!(said.contains(part), "`{part}` is missing in:\n{said}");
+    }
+    assert!(stdout(&output).contains("\"run\":\"r\""), "the good rows of a broken file are judged");
+    assert!(stdout(&output).contains("\"run\":\"packed\"") || said.contains("b.csv.gz"), "{said}");
+    let kept = fs::read_to_string(rejects.join("rejects.jsonl")).expect("rejects are kept");
+    assert!(kept.lines().count() >= 9, "{kept}");
+    assert!(kept.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+}
+
+#[test]
+fn wrong_usage_ends_with_two_and_says_what_to_do() {
+    let dir = folder(&[("notes.txt", b"no table")]);
+    let missing: PathBuf = dir.path().join("nowhere");
+    for arguments in [
+        vec!["replay"],
+        vec!["replay", text(&missing)],
+        vec!["replay", text(dir.path())],
+        vec!["replay", text(dir.path()), "--fail-on", "loud"],
+        vec!["import", "wide", text(&missing), "--out", "x"],
+        vec!["import", "wide", text(&missing), "--out", "x", "--map", "loss"],
+        vec!["serve"],
+    ] {
+        let output = trainwarden(&arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).starts_with("error: "), "{arguments:?}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    for command in [
+        vec!["replay"],
+        vec!["import", "wide"],
+        vec!["import", "trace"],
+        vec!["import", "flight-recorder"],
+        vec!["import", "series"],
+        vec!["detectors"],
+    ] {
+        let output = trainwarden(&[command.as_slice(), &["--help"]].concat());
+        assert!(output.status.success());
+        assert!(stdout(&output).contains("Example: trainwarden"), "{command:?}:\n{}", stdout(&output));
+    }
+    let listed = stdout(&trainwarden(&["detectors"]));
+    assert!(listed.contains("straggler") && listed.contains("slowdown.rank"), "{listed}");
+}
