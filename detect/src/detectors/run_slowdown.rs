@@ -419,8 +419,10 @@ impl Detector for RunSlowdown {
 
 #[cfg(test)]
 mod tests {
+    use trainwarden_telemetry::Event;
+
     use super::*;
-    use crate::detectors::testing::{assert_restores, bare_scene, judge_all, row_by_row, run_panel};
+    use crate::detectors::testing::{ROW_NS, assert_restores, bare_scene, judge_all, row_by_row, run_panel};
 
     fn times(rows: usize, factor: impl Fn(usize) -> f32) -> Vec<Observation> {
         let noise = |row: usize| 1.0 + 0.01 * ((row * 7919 % 13) as f32 - 6.0) / 6.0;
@@ -477,6 +479,30 @@ mod tests {
             assert_eq!((verdicts.len(), verdicts[0].severity), (1, Severity::Critical));
             assert_restores(|| Box::new(RunSlowdown::default()), &convicted);
         }
+    }
+
+    #[test]
+    fn slow_rows_in_an_announced_pause_are_not_judged() {
+        let slow = |row: usize| if (200..260).contains(&row) { 1.3 } else { 1.0 };
+        assert_eq!(judge(&times(500, slow)).len(), 2);
+        let mark = |kind: &str, row: i64| {
+            Observation::Event(Event {
+                time: Timestamp(row * ROW_NS),
+                source: "trainer".to_owned(),
+                kind: kind.to_owned(),
+                actor: None,
+                run: None,
+                attempt: Attempt(0),
+                node: None,
+                rank: None,
+                subject: None,
+                detail: Some("evaluation".to_owned()),
+            })
+        };
+        let mut seen = times(500, slow);
+        seen.insert(260, mark("pause_end", 260));
+        seen.insert(200, mark("pause_begin", 200));
+        assert_eq!(judge(&seen), []);
     }
 
     #[test]

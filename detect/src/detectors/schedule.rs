@@ -27,7 +27,7 @@
 //! A warm-up in steps of many rows looks like jumps; so does a cycle of few rows.
 //!
 //! # Source
-//! `reference/signatures.md` class 13. No row of the 27 learning rates of the corpus is out of law.
+//! `reference/signatures.md` class 13. No row of the 29 learning rates of the corpus is out of law.
 
 use std::collections::BTreeMap;
 
@@ -61,6 +61,8 @@ const FALL_FRACTION: f64 = 0.05;
 const RESTART_FRACTION: f64 = 0.05;
 /// A rate that comes back within so many rows had left its law.
 const EXCURSION_ROWS: u32 = 8;
+/// ... and may have risen by so much meanwhile, in a warm-up.
+const BACK_RISE: f64 = 0.25;
 /// Milestones divide by ten at most; what divides by more has stopped the training.
 const STOP_RATIO: f64 = 20.0;
 /// Back within this part of the value before ends a case.
@@ -200,12 +202,21 @@ impl Series {
         let rise = now.rate - last.rate;
         let is_rise = rise > JUMP_FRACTION * last.rate && rise > PEAK_FRACTION * self.peak && now.rate > expected;
         if let Some((before, first, rows)) = self.fall {
-            let is_back =
-                is_rise && now.rate >= (1.0 - 2.0 * BACK_FRACTION) * before.rate && now.rate <= 1.05 * self.peak;
+            let is_back = is_rise
+                && now.rate >= (1.0 - 2.0 * BACK_FRACTION) * before.rate
+                && now.rate <= (1.0 + BACK_RISE) * before.rate;
             self.fall = (rows < EXCURSION_ROWS && !is_back).then_some((before, first, rows + 1));
             if is_back {
                 let left = broke(Severity::Warning, "left its law and came back");
                 return Some(Break { first, before, expected: before.rate, rate: last.rate, is_over: true, ..left });
+            }
+        }
+        let fall = expected - now.rate;
+        if fall > JUMP_FRACTION * last.rate && last.rate - now.rate > PEAK_FRACTION * self.peak {
+            self.fall = Some((last, now.label, 0));
+            let has_stopped = now.rate * STOP_RATIO < last.rate && expected > 0.5 * last.rate;
+            if has_stopped {
+                return Some(broke(Severity::Warning, "fell to nearly nothing"));
             }
         }
         if !self.is_warm {
@@ -221,12 +232,6 @@ impl Series {
         let ceiling = (1.0 + JUMP_FRACTION) * self.peak;
         if now.rate > ceiling && last.rate <= ceiling {
             return Some(broke(Severity::Warning, "rose above its peak"));
-        }
-        let fall = expected - now.rate;
-        if fall > JUMP_FRACTION * last.rate && last.rate - now.rate > PEAK_FRACTION * self.peak {
-            self.fall = Some((last, now.label, 0));
-            let has_stopped = now.rate * STOP_RATIO < last.rate && expected > 0.5 * last.rate;
-            return has_stopped.then(|| broke(Severity::Warning, "fell to nearly nothing"));
         }
         None
     }
@@ -372,8 +377,10 @@ mod tests {
         let fall = |rows: std::ops::Range<usize>| {
             move |row: usize, rate: f32| if rows.contains(&row) { 0.3 * rate } else { rate }
         };
-        let verdicts = judge(&rates(LAWS[2], fall(200..203)));
-        assert!(verdicts[0].summary.contains("came back"), "{verdicts:?}");
+        for rows in [200..203, 20..23] {
+            let verdicts = judge(&rates(LAWS[2], fall(rows)));
+            assert!(verdicts[0].summary.contains("came back"), "{verdicts:?}");
+        }
         assert_eq!(judge(&rates(LAWS[2], fall(200..400))), []);
     }
 
