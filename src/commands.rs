@@ -108,13 +108,8 @@ fn run_import(command: &ImportCommand) -> Result<ExitCode> {
     let report = import::import(&source, &args.files, args.run.as_deref(), &mut writer)?;
     writer.finish()?;
     report_import(&report);
-    println!(
-        "{} files, {} rows read, {} rows written to {}",
-        report.files,
-        report.rows_read,
-        report.rows_written,
-        args.out.display()
-    );
+    let files = if report.files == 1 { "1 file".to_owned() } else { format!("{} files", report.files) };
+    println!("{files}: {} rows read, {} written to {}", report.rows_read, report.rows_written, args.out.display());
     Ok(ExitCode::SUCCESS)
 }
 

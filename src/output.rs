@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
-use trainwarden_telemetry::{AuditChange, Change, Evidence, Incident, Severity, State, Step};
+use trainwarden_telemetry::{AuditChange, Change, Evidence, Incident, Severity, State, Step, Timestamp};
 
 use crate::replay::Findings;
 
@@ -179,9 +179,10 @@ fn paragraph(incident: &Incident, style: Style) -> String {
 fn when(incident: &Incident) -> String {
     match (incident.first_step, incident.last_step) {
         (Some(first), Some(last)) if first == last => format!("step {}", first.0),
+        (Some(first), _) if incident.state != State::Resolved => format!("since step {}", first.0),
         (Some(first), Some(last)) => format!("steps {} to {}", first.0, last.0),
-        (Some(first), None) => format!("from step {}", first.0),
-        _ => incident.started_at.map_or(String::new(), |time| format!("at {} s", time.0 as f64 / 1e9)),
+        (Some(first), None) => format!("since step {}", first.0),
+        _ => incident.started_at.map_or(String::new(), |time| format!("since {}", civil(time))),
     }
 }
 
@@ -215,7 +216,7 @@ fn evidence_words(evidence: &Evidence) -> String {
         let _ = write!(text, " ({} to {})", number(low), number(high));
     }
     if let Some(log10_e) = evidence.log10_e {
-        let _ = write!(text, ", evidence 10^{log10_e:.1} : 1");
+        let _ = write!(text, ", e-value 10^{log10_e:.1}");
     }
     if let Some(note) = &evidence.note {
         let _ = write!(text, ": {note}");
@@ -232,6 +233,28 @@ fn change_words(change: &AuditChange) -> String {
         }
     }
     text
+}
+
+/// A time as `2026-01-31 12:00:00 UTC`; without the date where it counts from zero, as imported logs do.
+fn civil(time: Timestamp) -> String {
+    let seconds = time.0.div_euclid(1_000_000_000);
+    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let clock = format!("{:02}:{:02}:{:02}", rest / 3_600, rest / 60 % 60, rest % 60);
+    if (0..366).contains(&days) {
+        return format!("{seconds} s");
+    }
+    // Days to year, month, day in the proleptic Gregorian calendar: Hinnant, "chrono-Compatible Low-Level Date
+    // Algorithms", civil_from_days.
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {clock} UTC")
 }
 
 /// Four significant digits, without an exponent where the number is of everyday size.
@@ -274,6 +297,13 @@ fn closing_line(findings: &Findings) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_civil_and_those_near_zero_are_seconds() {
+        assert_eq!(civil(Timestamp(1_766_000_000_000_000_000)), "2025-12-17 19:33:20 UTC");
+        assert_eq!(civil(Timestamp(951_782_400_000_000_000)), "2000-02-29 00:00:00 UTC");
+        assert_eq!(civil(Timestamp(12_500_000_000)), "12 s");
+    }
 
     #[test]
     fn numbers_have_four_digits_and_everyday_sizes_no_exponent() {

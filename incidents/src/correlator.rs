@@ -160,12 +160,14 @@ impl Correlator {
                 State::Resolved => ChangeKind::Reopened,
                 _ => ChangeKind::Updated,
             };
-            if kind == ChangeKind::Reopened {
-                entry.incident.state = State::Open;
-                entry.lead = case.clone();
-            }
+            let leads = kind == ChangeKind::Reopened || verdict.severity > entry.incident.severity;
+            entry.incident.state = if kind == ChangeKind::Reopened { State::Open } else { entry.incident.state };
             entry.open_cases.insert(case.clone());
             entry.join(verdict);
+            if leads && entry.incident.kind == verdict.kind {
+                entry.lead = case.clone();
+                self.lead(&home, verdict);
+            }
             self.cases.insert(case, home.clone());
             return vec![change(kind, &self.entries[&home])];
         }
@@ -258,16 +260,22 @@ impl Correlator {
     }
 
     fn update(&mut self, case: &Case, verdict: &Verdict) -> Option<Change> {
-        let suspects = self.suspects(verdict);
-        let scope = self.scope(verdict);
-        let entry = self.entries.get_mut(self.cases.get(case)?)?;
+        let id = self.cases.get(case)?.clone();
+        let entry = self.entries.get_mut(&id)?;
         entry.join(verdict);
         if entry.lead == *case {
-            entry.incident.suspects = suspects;
-            entry.incident.scope = scope;
-            entry.incident.summary.clone_from(&verdict.summary);
+            self.lead(&id, verdict);
         }
-        Some(change(ChangeKind::Updated, entry))
+        Some(change(ChangeKind::Updated, &self.entries[&id]))
+    }
+
+    /// Lets a finding speak for its incident.
+    fn lead(&mut self, id: &IncidentId, verdict: &Verdict) {
+        let (suspects, scope) = (self.suspects(verdict), self.scope(verdict));
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        entry.incident.suspects = suspects;
+        entry.incident.scope = scope;
+        entry.incident.summary.clone_from(&verdict.summary);
     }
 
     fn clear(&mut self, case: &Case, verdict: &Verdict) -> Option<Change> {
@@ -363,13 +371,15 @@ impl Correlator {
         self.audit.before(onset, &AuditScope { run: &self.run, ranks: &ranks, nodes: &nodes })
     }
 
-    /// Rows a week times series, over the e-value: how often chance alone gives as much.
+    /// Rows a week times series, over the e-value: how often chance alone gives as much. Left out where that is no
+    /// claim: a finding against the past rests on size and persistence, and its e-value only ranks.
     fn false_alarms_per_week(&self, verdict: &Verdict) -> Option<f64> {
         const WEEK_S: f64 = 604_800.0;
         let log10_e = verdict.evidence.iter().filter_map(|evidence| evidence.log10_e).max_by(f64::total_cmp)?;
         let row_s = self.paces.get(&verdict.attempt).and_then(Pace::step_s).unwrap_or(1.0);
         let series = self.world_sizes.get(&verdict.attempt).copied().unwrap_or(1).max(1);
-        Some((WEEK_S / row_s * series as f64).log10() - log10_e).map(|log10| 10_f64.powf(log10))
+        let log10_rate = (WEEK_S / row_s * series as f64).log10() - log10_e;
+        (log10_rate <= 0.0).then(|| 10_f64.powf(log10_rate))
     }
 }
 
@@ -390,9 +400,13 @@ impl Entry {
             State::Resolved => is_within(verdict.first, self.last, REOPEN_STEPS, REOPEN_NS),
             _ => true,
         };
+        // A note that is over is no beginning of an alarm.
+        let is_note = incident.severity == Severity::Info && verdict.severity > Severity::Info;
+        let is_over = incident.state == State::Resolved;
         let is_one_subject = !is_by_subject(verdict.kind) || self.subject == verdict.subject;
         incident.kind == verdict.kind
             && near
+            && !(is_note && is_over)
             && is_one_subject
             && are_compatible(&ranks_of(incident), &verdict.ranks().collect())
     }

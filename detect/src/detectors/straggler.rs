@@ -290,7 +290,7 @@ fn words(members: &[(Rank, f32)], finding: &Finding, row: &Row<'_>, begin: Label
     let since = begin.step.map_or(String::new(), |step| format!(" since {step}"));
     let verb = if members.len() == 1 { "is" } else { "are" };
     let (metric, peers, percent) = (&row.panel.metric, finding.peers, (ratio - 1.0) * 100.0);
-    format!("{who} {verb} {percent:.1} % slower in `{metric}` than the {peers} peers{since}")
+    format!("{who} {verb} {percent:.1} % slower in `{metric}` than {peers} peers{since}")
 }
 
 impl Detector for Straggler {
