@@ -167,6 +167,9 @@ impl Correlator {
             if leads && entry.incident.kind == verdict.kind {
                 entry.lead = case.clone();
                 self.lead(&home, verdict);
+                if kind == ChangeKind::Reopened {
+                    self.entries.get_mut(&home).expect("it was just changed").incident.summary.push_str(", again");
+                }
             }
             self.cases.insert(case, home.clone());
             return vec![change(kind, &self.entries[&home])];
@@ -400,13 +403,13 @@ impl Entry {
             State::Resolved => is_within(verdict.first, self.last, REOPEN_STEPS, REOPEN_NS),
             _ => true,
         };
-        // A note that is over is no beginning of an alarm.
-        let is_note = incident.severity == Severity::Info && verdict.severity > Severity::Info;
-        let is_over = incident.state == State::Resolved;
+        // A note that is over is no beginning of an alarm, and a note does not bring an alarm back.
+        let is_note = |severity: Severity| severity == Severity::Info;
+        let is_over = incident.state == State::Resolved && is_note(incident.severity) != is_note(verdict.severity);
         let is_one_subject = !is_by_subject(verdict.kind) || self.subject == verdict.subject;
         incident.kind == verdict.kind
             && near
-            && !(is_note && is_over)
+            && !is_over
             && is_one_subject
             && are_compatible(&ranks_of(incident), &verdict.ranks().collect())
     }

@@ -98,7 +98,10 @@ pub fn score(quality: &mut Quality, corpus: &Corpus, file: &CorpusFile, scored: 
     let labels: Vec<&Label> = corpus.labels_of(file).collect();
     quality.files += 1;
     for label in &labels {
-        score_label(quality, label, steps, &incidents);
+        match label.kind == "loss_outlier_batch" {
+            true => score_batch(quality, label, &labels, &incidents),
+            false => score_label(quality, label, steps, &incidents),
+        }
     }
     if file.is_clean_training() {
         quality.clean_files += 1;
@@ -123,13 +126,23 @@ pub fn score(quality: &mut Quality, corpus: &Corpus, file: &CorpusFile, scored: 
     }
 }
 
+/// A hard batch is harmless: an alarm at it is wrong, a note is right.
+fn score_batch(quality: &mut Quality, label: &Label, others: &[&Label], incidents: &[&Incident]) {
+    quality.hard_batches.0 += 1;
+    // A spike close by is no alarm about the batch.
+    let is_of_spike = |incident: &Incident| {
+        others
+            .iter()
+            .any(|other| exact_kinds(&other.kind).is_some() && fits(other, incident) && is_hit(other, incident))
+    };
+    let is_alarm = |incident: &&Incident| {
+        let is_alarm = incident.severity >= Severity::Warning && fits(label, incident) && is_hit(label, incident);
+        is_alarm && !is_of_spike(incident)
+    };
+    quality.hard_batches.1 += u64::from(incidents.iter().any(|incident| is_alarm(incident)));
+}
+
 fn score_label(quality: &mut Quality, label: &Label, steps: &[i64], incidents: &[&Incident]) {
-    if label.kind == "loss_outlier_batch" {
-        quality.hard_batches.0 += 1;
-        let is_alarm = |incident: &&&Incident| incident.severity >= Severity::Warning && fits(label, incident);
-        quality.hard_batches.1 += u64::from(incidents.iter().filter(is_alarm).any(|incident| is_hit(label, incident)));
-        return;
-    }
     let Some(exact) = exact_kinds(&label.kind) else { return };
     let name = format!("{} {} {}", label.kind, label.severity, label.confidence);
     let score = quality.kinds.entry(name).or_default();
