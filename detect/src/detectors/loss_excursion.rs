@@ -2,7 +2,7 @@
 //!
 //! # What it finds
 //! Rows of a loss far above its recent level. One or two rows of a per-step log are a hard batch: `info`. Three rows
-//! (two where a row stands for several steps, one if it is a nat or half the level) are `divergence.loss_spike`, a warning. An excursion that stays near its
+//! (two where a row stands for several steps, one if it is a nat or half the level; one in any log if the loss doubles) are `divergence.loss_spike`, a warning. An excursion that stays near its
 //! peak is `divergence.drift`, critical.
 //!
 //! # Why it matters
@@ -73,7 +73,9 @@ const TOWERING: f64 = 4.0;
 /// In a sparse log a single row convicts from this excess on, in units of the loss or half its level: a mean over many
 /// steps does not jump so by one batch.
 const SINGLE_ROW_EXCESS: f64 = 1.0;
-/// ... and this many times the noise.
+/// In a dense log a single row convicts when the loss more than doubles: hard batches of public runs reach 0.8.
+const DOUBLING: f64 = 1.0;
+/// ... and in both by this many times the noise.
 const SINGLE_ROW_NOISE: f64 = 20.0;
 /// Steps after which an excursion is a divergence: spikes of public runs recover in 30 to 100 steps.
 const DRIFT_STEPS: u64 = 150;
@@ -276,9 +278,11 @@ impl Excursion {
         let least = if self.interval >= SPARSE_STEPS { SPIKE_ROWS_SPARSE } else { SPIKE_ROWS };
         let is_towering = self.peak - self.level > TOWERING * self.threshold;
         let excess = self.peak - self.level;
-        let is_single = self.interval >= SPARSE_STEPS
-            && excess >= SINGLE_ROW_EXCESS.min(0.5 * self.level.abs())
-            && excess >= SINGLE_ROW_NOISE * self.noise;
+        let least_excess = match self.interval >= SPARSE_STEPS {
+            true => SINGLE_ROW_EXCESS.min(0.5 * self.level.abs()),
+            false => DOUBLING * self.level.abs(),
+        };
+        let is_single = excess >= least_excess && excess >= SINGLE_ROW_NOISE * self.noise;
         is_single
             || self.high_rows >= least
             || is_towering && self.shoulder_rows >= least && self.high_rows + 1 >= least
