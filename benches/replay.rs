@@ -8,6 +8,8 @@
 //!
 //! Run: `cargo bench --bench replay`
 
+#![expect(unused_crate_dependencies, reason = "what this target does not use serves another one of the package")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -16,13 +18,6 @@ use std::thread;
 use std::time::Duration;
 
 use trainwarden_ingest::{FolderWriter, Format, SampleOut};
-
-// Dependencies of the package that this bench does not name.
-use {
-    anyhow as _, arrow as _, cargo_metadata as _, clap as _, csv as _, flate2 as _, parquet as _, proptest as _,
-    rmp_serde as _, serde as _, trainwarden as _, trainwarden_detect as _, trainwarden_incidents as _,
-    trainwarden_kernels as _, trainwarden_telemetry as _,
-};
 
 const RANKS: u32 = 8_192;
 const STEPS: u64 = 1_000;

@@ -1,11 +1,10 @@
 //! Wiring: the pipeline, and the commands of the binary `trainwarden`.
 
+#![expect(unused_crate_dependencies, reason = "what this target does not use serves another one of the package")]
+
 pub mod cli;
 pub mod commands;
 pub mod output;
 pub mod pipeline;
 pub mod quality;
 pub mod replay;
-
-// Used by the second binary of this package only.
-use {flate2 as _, tempfile as _};

@@ -1,5 +1,7 @@
 //! The binary as people use it: what it prints, how it ends, what it does with bad input.
 
+#![expect(unused_crate_dependencies, reason = "what this target does not use serves another one of the package")]
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,13 +10,6 @@ use std::process::{Command, Output};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::TempDir;
-
-// Dependencies of the package that this file does not name.
-use {
-    anyhow as _, arrow as _, cargo_metadata as _, clap as _, csv as _, parquet as _, proptest as _, rmp_serde as _,
-    serde as _, trainwarden as _, trainwarden_detect as _, trainwarden_incidents as _, trainwarden_ingest as _,
-    trainwarden_kernels as _, trainwarden_telemetry as _,
-};
 
 fn trainwarden(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_trainwarden")).args(arguments).output().expect("the binary was built")

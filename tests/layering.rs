@@ -1,5 +1,7 @@
 //! The house stays as drawn: who may depend on whom, which heavy library has which home, which licences are linked.
 
+#![expect(unused_crate_dependencies, reason = "what this target does not use serves another one of the package")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId};

@@ -1,14 +1,9 @@
 //! What the project promises of detection on the corpus of real telemetry (docs/quality.md).
 
+#![expect(unused_crate_dependencies, reason = "what this target does not use serves another one of the package")]
+
 use std::path::Path;
 use std::process::Command;
-
-// Dependencies of the package that this file does not name.
-use {
-    anyhow as _, arrow as _, cargo_metadata as _, clap as _, csv as _, flate2 as _, parquet as _, proptest as _,
-    rmp_serde as _, serde as _, trainwarden as _, trainwarden_detect as _, trainwarden_incidents as _,
-    trainwarden_ingest as _, trainwarden_kernels as _, trainwarden_telemetry as _,
-};
 
 #[test]
 fn the_real_corpus_is_judged_as_promised() {

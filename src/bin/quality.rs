@@ -1,5 +1,7 @@
 //! `quality`: scores detection on a corpus of real telemetry.
 
+#![expect(unused_crate_dependencies, reason = "what this target does not use serves another one of the package")]
+
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -11,12 +13,6 @@ use trainwarden::quality::{Corpus, CorpusFile, Quality, Scored, score, write_jso
 use trainwarden::replay::replay;
 use trainwarden_ingest::import::{self, ImportSource, SeriesOptions, WideOptions};
 use trainwarden_ingest::{FolderWriter, Format};
-
-// Parts of the package that this file does not name itself.
-use {
-    rmp_serde as _, serde as _, serde_json as _, trainwarden_detect as _, trainwarden_incidents as _,
-    trainwarden_kernels as _, trainwarden_telemetry as _,
-};
 
 /// Scores detection on a corpus of real telemetry with labels, by the rules of its README.
 #[derive(Parser)]
@@ -96,7 +92,7 @@ fn score_file(
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let path = corpus.dir.join(&file.file);
     let mut writer = FolderWriter::create(folder.path(), Format::Csv)?;
-    import::import(source, &[path.clone()], None, &mut writer)?;
+    import::import(source, std::slice::from_ref(&path), None, &mut writer)?;
     writer.finish()?;
     let (findings, _) = replay(&[folder.path().to_owned()], None)?;
     if is_verbose {

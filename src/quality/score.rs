@@ -139,7 +139,7 @@ fn score_batch(quality: &mut Quality, label: &Label, others: &[&Label], incident
         let is_alarm = incident.severity >= Severity::Warning && fits(label, incident) && is_hit(label, incident);
         is_alarm && !is_of_spike(incident)
     };
-    quality.hard_batches.1 += u64::from(incidents.iter().any(|incident| is_alarm(incident)));
+    quality.hard_batches.1 += u64::from(incidents.iter().any(is_alarm));
 }
 
 fn score_label(quality: &mut Quality, label: &Label, steps: &[i64], incidents: &[&Incident]) {

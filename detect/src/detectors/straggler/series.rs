@@ -161,7 +161,7 @@ impl Series {
         true
     }
 
-    /// [columns of the group][rows]: the ratios of the rows kept so far.
+    /// By column of the group, then by row: the ratios of the rows kept so far.
     fn warm_ratios(&mut self, group: &Group) -> Vec<Vec<f32>> {
         let width = self.ranks.len();
         let warm = std::mem::take(&mut self.warm);
