@@ -19,11 +19,11 @@ pub enum KernelError {
 /// Center and spread of each row of a panel.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CenterSpread {
-    /// [rows]: median of the counted cells; NaN where there is none.
+    /// `[rows]`: median of the counted cells; NaN where there is none.
     pub median: Vec<f32>,
-    /// [rows]: unscaled median absolute deviation from it; NaN where there is none.
+    /// `[rows]`: unscaled median absolute deviation from it; NaN where there is none.
     pub mad: Vec<f32>,
-    /// [rows]: number of counted cells.
+    /// `[rows]`: number of counted cells.
     pub count: Vec<u32>,
 }
 
@@ -34,8 +34,8 @@ pub trait Backend: Send {
 
     /// Median and median absolute deviation (MAD) of each row, exact.
     ///
-    /// * `values`, `present`: [rows, columns], any unit; absent and NaN cells are not counted, infinities are.
-    /// * Returns `median`, `mad`, `count`, all [rows]. Of an even count the median is the mean of the two middle values.
+    /// * `values`, `present`: `[rows, columns]`, any unit; absent and NaN cells are not counted, infinities are.
+    /// * Returns `median`, `mad`, `count`, all `[rows]`. Of an even count the median is the mean of the two middle values.
     ///
     /// Cost: one read of the panel, two selections a row.
     ///

@@ -27,11 +27,13 @@ fn align(membership: Membership, names: &Names, records: &[Record]) -> (Vec<Obse
 }
 
 fn panels(observations: &[Observation]) -> Vec<&Panel> {
-    let panel = |seen| match seen {
-        &Observation::Panel(ref panel) => Some(panel),
-        _ => None,
-    };
-    observations.iter().filter_map(panel).collect()
+    let mut panels = Vec::new();
+    for seen in observations {
+        if let Observation::Panel(panel) = seen {
+            panels.push(panel);
+        }
+    }
+    panels
 }
 
 fn told(ranks: u32) -> Membership {
