@@ -1,9 +1,11 @@
 //! The seam between alignment and judgement.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use trainwarden_kernels::Backend;
 use trainwarden_telemetry::{Kind, Observation, Verdict};
 
-use crate::{DetectError, Scene};
+use crate::{DetectError, Scene, snapshot};
 
 /// What a detector compares with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,4 +63,44 @@ pub trait Detector: Send {
     /// # Errors
     /// [`DetectError::Restore`] when the bytes are not a snapshot of this detector and version; the state is unchanged.
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), DetectError>;
+}
+
+/// What the file of a detector provides: a state that serialises, and judgement. The seam follows from it.
+pub(crate) trait Judge: Send + Serialize + DeserializeOwned {
+    /// What this detector is.
+    const SPEC: Spec;
+    /// Version of the state's layout: a snapshot of another one is refused.
+    const VERSION: u8;
+
+    /// See [`Detector::judge`].
+    fn judge(
+        &mut self,
+        seen: &Observation,
+        scene: &Scene,
+        backend: &mut dyn Backend,
+    ) -> Result<Vec<Verdict>, DetectError>;
+}
+
+impl<T: Judge> Detector for T {
+    fn spec(&self) -> &'static Spec {
+        const { &T::SPEC }
+    }
+
+    fn judge(
+        &mut self,
+        seen: &Observation,
+        scene: &Scene,
+        backend: &mut dyn Backend,
+    ) -> Result<Vec<Verdict>, DetectError> {
+        Judge::judge(self, seen, scene, backend)
+    }
+
+    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
+        snapshot::save(T::SPEC.name, T::VERSION, self)
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
+        *self = snapshot::load(T::SPEC.name, T::VERSION, bytes)?;
+        Ok(())
+    }
 }

@@ -12,6 +12,7 @@ mod series;
 mod snapshot;
 
 pub use budget::Budget;
+pub(crate) use detector::Judge;
 pub use detector::{Against, Detector, Spec};
 pub use error::{DetectError, Fault};
 pub use registry::DetectorKind;

@@ -41,7 +41,7 @@ use trainwarden_telemetry::{
 
 use super::batches::{Index, hash, index_of};
 use super::breach::{Breach, Breaches, Break, SUSPECTS_MAX, note, short};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "batch_order",
@@ -276,10 +276,9 @@ fn summary(breach: &Breach, law: Law, (told, words): (usize, &str), scene: &Scen
     format!("{who} {verb} {words}{}", breach.when())
 }
 
-impl Detector for BatchOrder {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for BatchOrder {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -296,15 +295,6 @@ impl Detector for BatchOrder {
             }
             _ => Ok(Vec::new()),
         }
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

@@ -44,7 +44,7 @@ use trainwarden_telemetry::{
 };
 
 use super::breach::{Breaches, Break, SUSPECTS_MAX};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "contradiction",
@@ -353,10 +353,9 @@ fn disagreeing(panel: &Panel, row: usize, scene: &Scene) -> Vec<Offence> {
     offences
 }
 
-impl Detector for Contradiction {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for Contradiction {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -369,15 +368,6 @@ impl Detector for Contradiction {
             Observation::Conflict(conflict) => self.conflict(conflict, scene).into_iter().collect(),
             _ => Vec::new(),
         })
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

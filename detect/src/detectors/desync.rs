@@ -31,7 +31,7 @@ use trainwarden_telemetry::{
     Suspect, Timestamp, Verdict,
 };
 
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec { name: "desync", against: Against::Law, watches: &["collectives"], kinds: &[Kind::Desync] };
 const VERSION: u8 = 1;
@@ -190,10 +190,9 @@ fn label(call: &CollectiveCall) -> Label {
     Label { step: call.step(), time: times.get(times.len().saturating_sub(1) / 2).copied() }
 }
 
-impl Detector for Desync {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for Desync {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -211,15 +210,6 @@ impl Detector for Desync {
             }
             _ => Vec::new(),
         })
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

@@ -37,7 +37,7 @@ use trainwarden_telemetry::{Attempt, DigestKind, DigestSet, Kind, Observation, R
 
 use super::batches::{Index, hash, index_of};
 use super::breach::{Breach, Breaches, Break, SUSPECTS_MAX, note, short};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "duplicate_batch",
@@ -246,10 +246,9 @@ fn summary(breach: &Breach, (pattern, count, first): (Pattern, usize, Seen), sce
     }
 }
 
-impl Detector for DuplicateBatch {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for DuplicateBatch {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -261,15 +260,6 @@ impl Detector for DuplicateBatch {
             Observation::Digests(set) if set.kind == DigestKind::Batch => Ok(self.judge_set(set, scene)),
             _ => Ok(Vec::new()),
         }
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

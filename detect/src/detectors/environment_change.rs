@@ -36,7 +36,7 @@ use trainwarden_telemetry::{
 
 use super::breach::{Breach, Breaches, Break, SUSPECTS_MAX, note, short};
 use super::environment_mismatch::{is_of_environment, severity_of};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "environment_change",
@@ -188,10 +188,9 @@ fn summary(set: &DigestSet, breach: &Breach, scene: &Scene) -> String {
     format!("{} {names}{who} changed inside attempt {}{}", set.kind.as_str(), set.attempt.0, breach.when())
 }
 
-impl Detector for EnvironmentChange {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for EnvironmentChange {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -203,15 +202,6 @@ impl Detector for EnvironmentChange {
             Observation::Digests(set) if is_of_environment(set.kind) => Ok(self.judge_set(set, scene)),
             _ => Ok(Vec::new()),
         }
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

@@ -34,7 +34,7 @@ use trainwarden_telemetry::{
 };
 
 use super::breach::{Breach, Breaches, Break, SUSPECTS_MAX, note, short};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "environment_mismatch",
@@ -171,10 +171,9 @@ fn summary((kind, total): (DigestKind, usize), breach: &Breach, scene: &Scene) -
     }
 }
 
-impl Detector for EnvironmentMismatch {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for EnvironmentMismatch {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -188,15 +187,6 @@ impl Detector for EnvironmentMismatch {
             }
             _ => Ok(Vec::new()),
         }
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

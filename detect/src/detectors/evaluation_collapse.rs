@@ -32,7 +32,7 @@ use trainwarden_telemetry::{
 };
 
 use crate::series::{push, whole_run_value};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "evaluation_collapse",
@@ -158,10 +158,9 @@ impl Series {
     }
 }
 
-impl Detector for EvaluationCollapse {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for EvaluationCollapse {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -175,15 +174,6 @@ impl Detector for EvaluationCollapse {
             }
             _ => Ok(Vec::new()),
         }
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

@@ -33,7 +33,7 @@ use trainwarden_telemetry::{
 };
 
 use crate::series::{Recent, whole_run_value};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "gradient_explosion",
@@ -200,10 +200,9 @@ impl Recent {
     }
 }
 
-impl Detector for GradientExplosion {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for GradientExplosion {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -216,15 +215,6 @@ impl Detector for GradientExplosion {
             return Ok(Vec::new());
         }
         Ok((0..panel.rows()).filter_map(|row| self.judge_row(panel, row)).collect())
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

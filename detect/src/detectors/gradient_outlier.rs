@@ -33,7 +33,7 @@ use trainwarden_telemetry::{
 };
 
 use super::departures::{Compare, Departure, Departures};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "gradient_outlier",
@@ -179,10 +179,9 @@ fn raise(panel: &Panel, row: usize, cell: &Departure, raising: Raising<'_>) -> V
     }
 }
 
-impl Detector for GradientOutlier {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for GradientOutlier {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -198,15 +197,6 @@ impl Detector for GradientOutlier {
             _ => {}
         }
         Ok(Vec::new())
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

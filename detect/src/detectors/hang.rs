@@ -35,7 +35,7 @@ use trainwarden_telemetry::{
 };
 
 use super::waits::{Tally, Waits};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec { name: "hang", against: Against::Law, watches: &["collectives"], kinds: &[Kind::Hang] };
 const VERSION: u8 = 1;
@@ -168,9 +168,11 @@ impl Told<'_> {
 fn note(tally: &Tally) -> String {
     match (tally.blocks + tally.blocks_weakly, tally.lags) {
         (0, 0) => "its device state differs from the others inside the call".to_owned(),
-        (0, lags) => format!("has not finished {lags} calls that its peers have"),
-        (waits, 0) => format!("{waits} waits for it, it waits for nobody"),
-        (waits, lags) => format!("{waits} waits for it, and has not finished {lags} calls that its peers have"),
+        (0, lags) => format!("calls that its peers have finished and it has not: {lags}"),
+        (waits, 0) => format!("waits of others for it: {waits}, of it for others: none"),
+        (waits, lags) => {
+            format!("waits of others for it: {waits}, calls that its peers have finished and it has not: {lags}")
+        }
     }
 }
 
@@ -207,10 +209,9 @@ fn is_in_pause(call: &CollectiveCall, scene: &Scene) -> bool {
     !call.is_complete() && scene.pause_during(call.attempt, begin, end).is_some()
 }
 
-impl Detector for Hang {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for Hang {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -229,15 +230,6 @@ impl Detector for Hang {
             }
             _ => Vec::new(),
         })
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

@@ -34,7 +34,7 @@ use trainwarden_telemetry::{
 };
 
 use super::exit::{Exit, exit_of};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec =
     Spec { name: "kills", against: Against::Law, watches: &["events: process_exit"], kinds: &[Kind::Kills] };
@@ -269,10 +269,9 @@ fn poisson_tail(mean: f64, count: usize) -> f64 {
     if sum > 0.0 { sum.min(1.0) } else { f64::MIN_POSITIVE }
 }
 
-impl Detector for Kills {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for Kills {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -294,15 +293,6 @@ impl Detector for Kills {
             _ => {}
         }
         Ok(verdicts)
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

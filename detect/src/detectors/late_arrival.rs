@@ -37,7 +37,7 @@ use trainwarden_telemetry::{
     Timestamp, Verdict,
 };
 
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "late_arrival",
@@ -340,10 +340,9 @@ fn slow_link(shape: &Shape, usual: f64, loss: f64, call: &Call<'_>, case: u64) -
     }
 }
 
-impl Detector for LateArrival {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for LateArrival {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -357,15 +356,6 @@ impl Detector for LateArrival {
             _ => {}
         }
         Ok(Vec::new())
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

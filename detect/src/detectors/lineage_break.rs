@@ -36,7 +36,7 @@ use trainwarden_telemetry::{
 };
 
 use super::breach::{Breach, Breaches, Break, SUSPECTS_MAX, note, short};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "lineage_break",
@@ -160,10 +160,9 @@ fn summary(breach: &Breach, scene: &Scene) -> String {
     format!("checkpoint {} loaded{who}{} is not the one saved", breach.names("parts"), breach.when())
 }
 
-impl Detector for LineageBreak {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for LineageBreak {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -178,15 +177,6 @@ impl Detector for LineageBreak {
             _ => {}
         }
         Ok(Vec::new())
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

@@ -34,7 +34,7 @@ use trainwarden_telemetry::{
 
 use crate::detectors::loss_excursion::is_loss;
 use crate::series::{Recent, push, whole_run_value};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "loss_drift",
@@ -180,10 +180,9 @@ impl Found {
     }
 }
 
-impl Detector for LossDrift {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for LossDrift {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -196,15 +195,6 @@ impl Detector for LossDrift {
             return Ok(Vec::new());
         }
         Ok((0..panel.rows()).filter_map(|row| self.judge_row(panel, row)).collect())
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

@@ -40,7 +40,7 @@ use trainwarden_telemetry::{
 };
 
 use crate::series::{Expected, Recent, whole_run_value};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "loss_excursion",
@@ -345,10 +345,9 @@ impl Excursion {
     }
 }
 
-impl Detector for LossExcursion {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for LossExcursion {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -361,15 +360,6 @@ impl Detector for LossExcursion {
             return Ok(Vec::new());
         }
         Ok((0..panel.rows()).flat_map(|row| self.judge_row(panel, row)).collect())
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

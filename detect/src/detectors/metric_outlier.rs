@@ -32,7 +32,7 @@ use trainwarden_telemetry::{
 
 use crate::detectors::loss_excursion::is_loss;
 use crate::series::{push, whole_run_value};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "metric_outlier",
@@ -146,10 +146,9 @@ impl Found {
     }
 }
 
-impl Detector for MetricOutlier {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for MetricOutlier {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -163,15 +162,6 @@ impl Detector for MetricOutlier {
             }
             _ => Ok(Vec::new()),
         }
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

@@ -34,7 +34,7 @@ use trainwarden_telemetry::{
 
 use crate::detectors::metric_outlier::{LEVEL_FRACTION, NOISE_FRACTION_MIN, ROWS_MIN, WINDOW_ROWS, is_unknown};
 use crate::series::{push, whole_run_value};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "metric_shift",
@@ -211,10 +211,9 @@ impl Found {
     }
 }
 
-impl Detector for MetricShift {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for MetricShift {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -228,15 +227,6 @@ impl Detector for MetricShift {
             }
             _ => Ok(Vec::new()),
         }
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

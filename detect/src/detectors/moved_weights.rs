@@ -36,7 +36,7 @@ use trainwarden_telemetry::{
 };
 
 use super::breach::{Breach, Breaches, Break, SUSPECTS_MAX, note, short};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "moved_weights",
@@ -194,10 +194,9 @@ fn summary(total: usize, breach: &Breach, scene: &Scene) -> String {
     format!("weights of {} moved with no optimizer step{who}{}", breach.names("buckets"), breach.when())
 }
 
-impl Detector for MovedWeights {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for MovedWeights {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -209,15 +208,6 @@ impl Detector for MovedWeights {
             Observation::Digests(set) => Ok(self.judge_set(set, scene)),
             _ => Ok(Vec::new()),
         }
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

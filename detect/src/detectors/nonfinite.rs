@@ -29,7 +29,7 @@ use trainwarden_telemetry::{
     Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Severity, Step, Suspect, Verdict,
 };
 
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec =
     Spec { name: "nonfinite", against: Against::Law, watches: &["samples: every metric"], kinds: &[Kind::Nonfinite] };
@@ -139,10 +139,9 @@ fn raise(panel: &Panel, row: usize, bad: &[usize], raising: Raising<'_>) -> Verd
     }
 }
 
-impl Detector for Nonfinite {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for Nonfinite {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -152,15 +151,6 @@ impl Detector for Nonfinite {
     ) -> Result<Vec<Verdict>, DetectError> {
         let Observation::Panel(panel) = seen else { return Ok(Vec::new()) };
         Ok((0..panel.rows()).filter_map(|row| self.judge_row(panel, row, scene)).collect())
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

@@ -35,7 +35,7 @@ use trainwarden_telemetry::{
 
 use super::departures::{Compare, Departure, Departures};
 use super::{gradient_outlier::is_gradient, straggler::is_own_work};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "rank_outlier",
@@ -216,10 +216,9 @@ fn raise(panel: &Panel, row: usize, cell: &Departure, raising: Raising<'_>) -> V
     }
 }
 
-impl Detector for RankOutlier {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for RankOutlier {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -239,15 +238,6 @@ impl Detector for RankOutlier {
             _ => {}
         }
         Ok(Vec::new())
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

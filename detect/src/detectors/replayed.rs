@@ -35,7 +35,7 @@ use trainwarden_telemetry::{
 };
 
 use super::repeats::{Found, Repeats};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec =
     Spec { name: "replayed", against: Against::Law, watches: &["samples: every noisy metric"], kinds: &[Kind::Replay] };
@@ -174,10 +174,9 @@ fn raised(panel: &Panel, label: Label, found: &Found, raising: Raising<'_>) -> V
     }
 }
 
-impl Detector for Replayed {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for Replayed {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -190,15 +189,6 @@ impl Detector for Replayed {
             Observation::Attempt(start) if start.attempt > self.attempt => self.begin(start.attempt),
             _ => Vec::new(),
         })
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

@@ -38,7 +38,7 @@ use trainwarden_telemetry::{
 };
 
 use super::breach::{Breach, Breaches, Break, SUSPECTS_MAX, note, short};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "replica_mismatch",
@@ -166,10 +166,9 @@ impl ReplicaMismatch {
     }
 }
 
-impl Detector for ReplicaMismatch {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for ReplicaMismatch {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -185,15 +184,6 @@ impl Detector for ReplicaMismatch {
             }
             _ => Ok(Vec::new()),
         }
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

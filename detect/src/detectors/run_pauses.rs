@@ -38,7 +38,7 @@ use trainwarden_telemetry::{
 
 use crate::detectors::run_slowdown::is_paused;
 use crate::series::{push, whole_run_value};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "run_pauses",
@@ -248,10 +248,9 @@ impl Found {
     }
 }
 
-impl Detector for RunPauses {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for RunPauses {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -264,15 +263,6 @@ impl Detector for RunPauses {
             return Ok(Vec::new());
         }
         Ok((0..panel.rows()).filter_map(|row| self.judge_row(panel, row, scene)).collect())
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

@@ -41,7 +41,7 @@ use trainwarden_telemetry::{
 
 use crate::detectors::work::{Cost, Work};
 use crate::series::{push, whole_run_value};
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "run_slowdown",
@@ -388,10 +388,9 @@ impl Found {
     }
 }
 
-impl Detector for RunSlowdown {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for RunSlowdown {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -405,15 +404,6 @@ impl Detector for RunSlowdown {
             "samples_total" | "tokens_total" | "tokens" => self.judge_work(panel),
             _ => Vec::new(),
         })
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

@@ -38,7 +38,7 @@ use trainwarden_telemetry::{
 };
 
 use crate::series::whole_run_value;
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec =
     Spec { name: "schedule", against: Against::Past, watches: &["samples: learning_rate"], kinds: &[Kind::Schedule] };
@@ -297,10 +297,9 @@ impl Break {
     }
 }
 
-impl Detector for Schedule {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for Schedule {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -313,15 +312,6 @@ impl Detector for Schedule {
             return Ok(Vec::new());
         }
         Ok((0..panel.rows()).flat_map(|row| self.judge_row(panel, row)).collect())
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

@@ -33,7 +33,7 @@ use trainwarden_telemetry::{
     Verdict,
 };
 
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "silence",
@@ -297,10 +297,9 @@ fn are_together(one: Label, other: Label, deadline_ns: Option<i64>) -> bool {
     }
 }
 
-impl Detector for Silence {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for Silence {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -317,15 +316,6 @@ impl Detector for Silence {
             }
             _ => Vec::new(),
         })
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

@@ -48,7 +48,7 @@ use trainwarden_telemetry::{
     Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Rank, Severity, Suspect, Verdict,
 };
 
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 use series::{Finding, Series, TOLERANCE};
 
 const SPEC: Spec = Spec {
@@ -293,10 +293,9 @@ fn words(members: &[(Rank, f32)], finding: &Finding, row: &Row<'_>, begin: Label
     format!("{who} {verb} {percent:.1} % slower in `{metric}` than {peers} peers{since}")
 }
 
-impl Detector for Straggler {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for Straggler {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -312,14 +311,5 @@ impl Detector for Straggler {
             _ => {}
         }
         Ok(Vec::new())
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }

@@ -37,7 +37,7 @@ use trainwarden_telemetry::{
 };
 
 use super::straggler::is_own_work;
-use crate::{Against, DetectError, Detector, Scene, Spec, snapshot};
+use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
     name: "wandering_sleep",
@@ -229,10 +229,9 @@ fn raise(watched: &Watched, panel: &Panel, label: Label, case: u64) -> Verdict {
     }
 }
 
-impl Detector for WanderingSleep {
-    fn spec(&self) -> &'static Spec {
-        &SPEC
-    }
+impl Judge for WanderingSleep {
+    const SPEC: Spec = SPEC;
+    const VERSION: u8 = VERSION;
 
     fn judge(
         &mut self,
@@ -248,15 +247,6 @@ impl Detector for WanderingSleep {
             _ => {}
         }
         Ok(Vec::new())
-    }
-
-    fn snapshot(&self) -> Result<Vec<u8>, DetectError> {
-        snapshot::save(SPEC.name, VERSION, self)
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), DetectError> {
-        *self = snapshot::load(SPEC.name, VERSION, bytes)?;
-        Ok(())
     }
 }
 

@@ -280,7 +280,7 @@ fn the_workload_of_8192_ranks() {
     let names = named(&verdicts);
     let found = |class: u32| names.iter().filter(|rank| **rank / 64 == class).count();
     let clean = names.iter().filter(|rank| **rank / 64 > 3).count();
-    let bytes = straggler.snapshot().expect("state serialises").len();
+    let bytes = crate::Detector::snapshot(&straggler).expect("state serialises").len();
     println!(
         "W8k: {seconds:.2} s, step10 {} drift10 {} spike40 {} stealth3 {}, clean {clean}, state {bytes} bytes",
         found(0),
