@@ -11,6 +11,7 @@ use trainwarden::output;
 use trainwarden::pipeline::Pipeline;
 use trainwarden::replay::{Findings, replay};
 use trainwarden_detect::Budget;
+use trainwarden_ingest::import::{ImportSource, WideOptions, import};
 use trainwarden_ingest::{
     CollectiveOut, DigestOut, EventOut, FolderWriter, Format, Log, Membership, PlacementOut, Rejects, SampleOut,
 };
@@ -335,4 +336,70 @@ fn several_runs_in_one_folder_say_what_each_says_alone() {
         .collect();
     assert_eq!(of_llm, alone);
     assert!(findings.incidents.iter().any(|incident| incident.run == RunId::new("other")));
+}
+
+/// Imports a file of the corpus as CSV tables: name, header and lines.
+fn real_tables(source: &ImportSource, file: &str) -> Vec<(String, String, Vec<String>)> {
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/real").join(file);
+    let mut writer = FolderWriter::create(dir.path(), Format::Csv).expect("a temporary folder takes files");
+    import(source, &[path], None, &mut writer).expect("the corpus imports");
+    writer.finish().expect("a temporary folder takes files");
+    let entries = std::fs::read_dir(dir.path()).expect("the folder was just written");
+    let table = |entry: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(entry.path()).expect("a table is text");
+        let mut lines = text.lines().map(str::to_owned);
+        let header = lines.next().expect("a table has a header");
+        (entry.file_name().to_string_lossy().into_owned(), header, lines.collect())
+    };
+    entries.map(|entry| table(entry.expect("the folder can be listed"))).collect()
+}
+
+/// Replays tables after `change` has had its way with the lines of each.
+fn replay_tables(
+    tables: &[(String, String, Vec<String>)],
+    change: impl Fn(&str, &[String]) -> Vec<String>,
+) -> Findings {
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    for (name, header, lines) in tables {
+        let text = change(header, lines).iter().fold(format!("{header}\n"), |text, line| text + line + "\n");
+        std::fs::write(dir.path().join(name), text).expect("a temporary folder takes files");
+    }
+    replay(&[dir.path().to_owned()], None).expect("the tables are good").0
+}
+
+#[test]
+fn real_logs_say_the_same_shuffled_and_what_they_had_said_when_cut() {
+    let sources = [
+        (ImportSource::Trace, "ranks/bytedance/trace_AR.csv.gz", vec![300, 404, 423, 900]),
+        (
+            ImportSource::Wide(WideOptions::default()),
+            "train/mlperf51_llama31_8b/Cisco__hpf_n16__r1.csv.gz",
+            vec![403, 2587, 2700, 2990],
+        ),
+        (ImportSource::FlightRecorder, "collectives/flight_recorder/gpu_error_1st.json.gz", vec![]),
+    ];
+    for (source, file, cuts) in sources {
+        let tables = real_tables(&source, file);
+        let whole = replay_tables(&tables, |_, lines| lines.to_vec());
+        assert!(!whole.incidents.is_empty(), "{file}");
+        let mixed = replay_tables(&tables, |_, lines| {
+            let mut lines = lines.to_vec();
+            lines.sort_by_key(|line| noise(line.len() as u32, line.bytes().map(u64::from).sum(), 5).to_bits());
+            lines
+        });
+        assert_eq!(json(&mixed), json(&whole), "{file} in another order");
+        for cut in cuts {
+            let part = replay_tables(&tables, |header, lines| upto_step(header, lines, cut));
+            let said = lines(&part.changes);
+            assert_eq!(said, lines(&whole.changes)[..said.len()], "{file} cut at {cut}");
+        }
+    }
+}
+
+/// The lines up to a step; lines without one stay.
+fn upto_step(header: &str, lines: &[String], cut: u64) -> Vec<String> {
+    let Some(column) = header.split(',').position(|name| name == "step") else { return lines.to_vec() };
+    let step = |line: &str| line.split(',').nth(column).and_then(|cell| cell.parse::<u64>().ok());
+    lines.iter().filter(|line| step(line).is_none_or(|step| step <= cut)).cloned().collect()
 }
