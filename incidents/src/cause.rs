@@ -27,7 +27,8 @@ fn effects(cause: Kind) -> &'static [Kind] {
         K::ReplicaMismatch => &[K::LossSpike, K::Drift, K::Gradient, K::GradientRank, K::Inconsistent],
         K::Schedule | K::InconsistentUpdate => &[K::LossSpike, K::Drift, K::Gradient],
         K::DuplicateBatch => &[K::BatchOrder, K::DataShift],
-        K::Replay => &[K::Inconsistent],
+        // Old numbers sent as new ones stand apart from whatever the peers do now.
+        K::Replay => &[K::Inconsistent, K::GradientRank, K::SlowRank, K::Intermittent],
         _ => &[],
     }
 }
@@ -42,6 +43,16 @@ pub(crate) fn explains(cause: Kind, effect: Kind) -> bool {
         Kind::MetricShift => is_trouble(),
         _ => effects(cause).contains(&effect),
     }
+}
+
+/// True for what ends with the processes it is about: when the run is launched again, their pace, their silence and
+/// their numbers of the moment are over. What they left behind is not: weights, data, environment and a training that
+/// went off its course come back with the checkpoint, and evidence that was forged stays so.
+pub(crate) fn ends_with_attempt(kind: Kind) -> bool {
+    use Kind as K;
+    let family = kind.as_str().split('.').next().unwrap_or_default();
+    ["slowdown", "stall", "process", "metric"].contains(&family)
+        || matches!(kind, K::Silence | K::Replay | K::GradientRank | K::LossSpike | K::Gradient | K::Throttle)
 }
 
 /// True for effects that can begin at any time while their cause lasts, such as waiting for a slow rank; other effects
@@ -64,6 +75,19 @@ mod tests {
             for &other in Kind::ALL {
                 assert!(!(explains(one, other) && explains(other, one)), "{one} and {other} explain each other");
             }
+        }
+    }
+
+    #[test]
+    fn what_a_launch_leaves_behind_does_not_end_with_it() {
+        let lasting: Vec<&str> =
+            Kind::ALL.iter().filter(|kind| !ends_with_attempt(**kind)).map(|kind| kind.as_str()).collect();
+        let families = ["weights.", "environment.", "data.", "optimizer."];
+        for kind in Kind::ALL.iter().filter(|kind| families.iter().any(|family| kind.as_str().starts_with(family))) {
+            assert!(lasting.contains(&kind.as_str()), "{kind}");
+        }
+        for kind in [Kind::Drift, Kind::Nonfinite, Kind::HardwareFault, Kind::MemoryErrors, Kind::Forged] {
+            assert!(lasting.contains(&kind.as_str()), "{kind}");
         }
     }
 

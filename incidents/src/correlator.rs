@@ -10,7 +10,7 @@ use trainwarden_telemetry::{
 };
 
 use crate::audit::{AuditScope, AuditTrail};
-use crate::cause::{explains, follows_throughout};
+use crate::cause::{ends_with_attempt, explains, follows_throughout};
 use crate::checkpoints::{Checkpoints, touches_weights};
 use crate::id::incident_id;
 use crate::limits::{EVIDENCE_MAX, REOPEN_NS, REOPEN_STEPS, SLACK_NS, SLACK_STEPS, SUSPECTS_MAX};
@@ -83,7 +83,7 @@ impl Correlator {
             Observation::Attempt(start) => {
                 self.widen(start.attempt, start.roster.placements.len());
                 self.rosters.insert(start.attempt, Arc::clone(&start.roster));
-                Vec::new()
+                self.end_before(start.attempt)
             }
             Observation::Panel(panel) => {
                 self.widen(panel.attempt, panel.ranks.len());
@@ -289,11 +289,24 @@ impl Correlator {
         if !entry.open_cases.is_empty() || entry.incident.state == State::Resolved {
             return None;
         }
-        entry.incident.state = State::Resolved;
-        if touches_weights(entry.incident.kind) {
-            entry.incident.affected_checkpoints = self.checkpoints.affected(entry.onset, Some(entry.last));
+        Some(entry.resolve(&self.checkpoints))
+    }
+
+    /// A launch begins: what was about the processes of earlier ones is over.
+    fn end_before(&mut self, attempt: Attempt) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for id in &self.opened {
+            let Some(entry) = self.entries.get_mut(id) else { continue };
+            let incident = &entry.incident;
+            let is_open = incident.state != State::Resolved;
+            if is_open && incident.attempt < attempt && ends_with_attempt(incident.kind) {
+                for case in std::mem::take(&mut entry.open_cases) {
+                    self.cases.remove(&case);
+                }
+                changes.push(entry.resolve(&self.checkpoints));
+            }
         }
-        Some(change(ChangeKind::Resolved, entry))
+        changes
     }
 
     /// Open incidents that the one just opened explains.
@@ -433,6 +446,14 @@ impl Entry {
         self.incident.severity = self.incident.severity.max(verdict.severity);
         self.reach(verdict.last);
         add_evidence(&mut self.incident.evidence, &verdict.evidence);
+    }
+
+    fn resolve(&mut self, checkpoints: &Checkpoints) -> Change {
+        self.incident.state = State::Resolved;
+        if touches_weights(self.incident.kind) {
+            self.incident.affected_checkpoints = checkpoints.affected(self.onset, Some(self.last));
+        }
+        change(ChangeKind::Resolved, self)
     }
 
     fn reach(&mut self, last: Label) {

@@ -72,6 +72,30 @@ fn an_incident_resolves_with_its_last_case_and_reopens_under_its_id() {
     assert_eq!(kinds(&correlator.take(&verdict(Kind::SlowRank, &[18], 200))), [(ChangeKind::Opened, Kind::SlowRank)]);
 }
 
+fn launch(attempt: u32) -> Observation {
+    Observation::Attempt(trainwarden_telemetry::AttemptStart {
+        attempt: Attempt(attempt),
+        roster: Arc::default(),
+        communicators: Arc::default(),
+    })
+}
+
+#[test]
+fn a_launch_resolves_what_was_about_the_processes_before_it_and_not_what_they_left_behind() {
+    let mut correlator = Correlator::new(RunId::new("r"));
+    assert_eq!(correlator.observe(&launch(0)), []);
+    let slow = verdict(Kind::SlowRank, &[17], 100);
+    correlator.take(&slow);
+    correlator.take(&verdict(Kind::ReplicaMismatch, &[3], 100));
+    assert_eq!(correlator.observe(&launch(0)), [], "the launch it is about");
+    let ended = correlator.observe(&launch(1));
+    assert_eq!(kinds(&ended), [(ChangeKind::Resolved, Kind::SlowRank)]);
+    assert_eq!(correlator.take(&Verdict { phase: Phase::Cleared, ..slow }), [], "the detector's own word is no news");
+    assert_eq!(correlator.observe(&launch(2)), []);
+    let states: Vec<State> = correlator.incidents().map(|incident| incident.state).collect();
+    assert_eq!(states, [State::Resolved, State::Open]);
+}
+
 #[test]
 fn an_incident_carries_node_audit_records_and_checkpoints() {
     let mut correlator = Correlator::new(RunId::new("r"));
