@@ -1,4 +1,4 @@
-//! When two runs of the program agree (CONTRACT §2): whatever the order, the split, the format, the cut or the restart.
+//! When two runs of the program agree: whatever the order, the split, the format, the cut or the restart.
 
 #![expect(unused_crate_dependencies, reason = "what this target does not use serves another one of the package")]
 

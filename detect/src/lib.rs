@@ -1,6 +1,7 @@
 //! Judgement: observations in, verdicts out. No input or output, no async, no clock; state is bounded and serialises.
 //!
-//! Every detector is one of three comparisons (DESIGN: law, peers, past) and lives in one file named after the fault.
+//! Every detector is one of three comparisons (against law, peers or the past) and lives in one file named after the
+//! fault.
 
 mod budget;
 mod detector;

@@ -4,7 +4,7 @@ use trainwarden_telemetry::Kind;
 
 /// The kinds an incident of `cause` explains when they begin with it or while it lasts.
 ///
-/// From DESIGN, "one cause gives one incident": a slow rank makes the whole run slow; a hang silences; a broken rank's
+/// One cause gives one incident: a slow rank makes the whole run slow; a hang silences; a broken rank's
 /// gradient moves the loss.
 fn effects(cause: Kind) -> &'static [Kind] {
     use Kind as K;

@@ -29,7 +29,7 @@
 //! the memory. A generator that nobody draws from does not move and is found: its digest is not worth sending.
 //!
 //! # Source
-//! DESIGN, "law"; signatures, class 14: batch ids against plan(seed, step, rank).
+//! A law of training: batch ids follow a plan of seed, step and rank.
 
 use std::collections::{BTreeMap, VecDeque};
 

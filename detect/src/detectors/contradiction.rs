@@ -22,8 +22,9 @@
 //!   all-reduce. Where more than half of at least [`AGREE_RANKS_MIN`] ranks of one role lie within [`AGREE_TOLERANCE`]
 //!   of their median, others do not tell the truth.
 //!
-//! When more than half of the ranks in a row break a law, the run is meant and nobody is named. One rank and law is one case; beyond [`RANK_CASES_MAX`] of one law side by side,
-//! further ranks share one. A case ends after [`CLEAR_ROWS`] good rows of each metric it touched.
+//! When more than half of the ranks in a row break a law, the run is meant and nobody is named. One rank and law is one
+//! case; beyond [`RANK_CASES_MAX`] of one law side by side, further ranks share one. A case ends after [`CLEAR_ROWS`]
+//! good rows of each metric it touched.
 //!
 //! # Parameters
 //! The constants named above; all are slack for honest rounding and clocks, not thresholds of a statistic.
@@ -33,7 +34,7 @@
 //! which differ by design; conflicts of digests have no good rows and stay open.
 //!
 //! # Source
-//! DESIGN, "law": time goes forward; signatures, class 19: impossible physics, cross-witness.
+//! Laws of telemetry: time goes forward, nobody works longer than has passed, all see one value after an all-reduce.
 
 use std::collections::BTreeMap;
 

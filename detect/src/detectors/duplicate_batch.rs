@@ -27,7 +27,7 @@
 //! names. Two of 2^18 batches share a hash by accident with a chance of 2e-9.
 //!
 //! # Source
-//! DESIGN, "law": batches differ between ranks and steps; signatures, class 14.
+//! A law of training: inside an epoch batch ids are a permutation, so any repeat is a proof.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -24,7 +24,7 @@
 //! of an attempt shows only as information.
 //!
 //! # Source
-//! DESIGN, "law"; signatures, class 20: software change, shift aligned to a deploy.
+//! A silent library upgrade changed the training of OPT (metaseq chronicles): changes are worth a line.
 
 use std::collections::BTreeMap;
 

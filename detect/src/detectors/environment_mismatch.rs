@@ -23,7 +23,7 @@
 //! configuration holds their own name or rank must leave it out of the digest.
 //!
 //! # Source
-//! DESIGN, "law": code, config and environment digests agree; signatures, classes 13 and 20.
+//! A law of training: digests of code, configuration and environment agree over ranks.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -21,7 +21,7 @@
 //! A run whose first evaluations are already bad; scores where small is good; a fall to a fifth.
 //!
 //! # Source
-//! `reference/signatures.md` class 9. In healthy runs of the corpus the worst dip of a score keeps two thirds of it.
+//! In healthy runs of the corpus the worst dip of a score keeps two thirds of it.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -10,19 +10,20 @@
 //!
 //! # How it decides
 //! Against the past, on logarithms. The level is the median of the last [`LEVEL_ROWS`] accepted rows, the spread their
-//! MAD. A row is high at [`HIGH`] times the level and [`SPREAD_MULTIPLE`] spreads above it, or at [`ENORMOUS`] times the
-//! level whatever the spread. Four high rows, or two of ten times the level, raise a case; a single one is left to the
-//! trainer's clipping. The level is frozen while rows are high; two calm rows end the case. The first 100 steps of a
-//! training from scratch are not judged.
+//! MAD. A row is high at [`HIGH`] times the level and [`SPREAD_MULTIPLE`] spreads above it, or at [`ENORMOUS`] times
+//! the level whatever the spread. Four high rows, or two of ten times the level, raise a case; a single one is left to
+//! the trainer's clipping. The level is frozen while rows are high; two calm rows end the case. The first 100 steps of
+//! a training from scratch are not judged.
 //!
 //! # Parameters
 //! The constants named above.
 //!
 //! # Blind spots
-//! Norms logged after clipping never exceed the clip. A norm that falls to nothing (a dead optimizer) is not judged here.
+//! Norms logged after clipping never exceed the clip. A norm that falls to nothing (a dead optimizer) is not judged
+//! here.
 //!
 //! # Source
-//! bigscience chronicles (`reference/signatures.md` N36); ZClip, arXiv 2504.02507.
+//! bigscience chronicles (BLOOM 176B, 2022-04-12); ZClip, arXiv 2504.02507.
 
 use std::collections::BTreeMap;
 

@@ -10,10 +10,10 @@
 //! # How it decides
 //! Against peers, ranks of one role. A cell is compared with the median of the others (as a ratio; cosines as a
 //! difference). Offsets and the tail of the departures are learned in the first 32 rows; a departure beyond the tail is
-//! an e-value by its decades. Two departures in the same direction within three rows must together reach the budget; one
-//! row convicts when it is [`ENORMOUS`] times the peers' or a hundredth, also while the tail is learned. A cosine below
-//! zero in [`OPPOSED_ROWS`] rows in a row, while the peers' is above [`ALIGNED`], convicts at once. A case ends after
-//! [`CLEAR_ROWS`] rows without departure. Critical when enormous or opposed; a warning otherwise.
+//! an e-value by its decades. Two departures in the same direction within three rows must together reach the budget;
+//! one row convicts when it is [`ENORMOUS`] times the peers' or a hundredth, also while the tail is learned. A cosine
+//! below zero in [`OPPOSED_ROWS`] rows in a row, while the peers' is above [`ALIGNED`], convicts at once. A case ends
+//! after [`CLEAR_ROWS`] rows without departure. Critical when enormous or opposed; a warning otherwise.
 //!
 //! # Parameters
 //! [`WEIGHT`], [`ENORMOUS`], [`OPPOSED_ROWS`], [`ALIGNED`], [`CLEAR_ROWS`], and those of `departures.rs`.
@@ -22,7 +22,7 @@
 //! Groups below four. Wrong values of normal size: see the replica digests. A quarter of the group at once.
 //!
 //! # Source
-//! DESIGN, "peers"; AEGIS-SDC (OSDI 2026), local gradient norms across data-parallel ranks before the all-reduce.
+//! AEGIS-SDC (OSDI 2026), local gradient norms across data-parallel ranks before the all-reduce.
 
 use std::collections::BTreeMap;
 

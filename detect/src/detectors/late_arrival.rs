@@ -26,7 +26,7 @@
 //! cannot be told from the other by skewed clocks; a link slow from the first call on.
 //!
 //! # Source
-//! CCL-D (arXiv 2605.04478): the last to arrive has the shortest call; Aegis (NSDI 2025); signatures, classes 4 and 5.
+//! CCL-D (arXiv 2605.04478): the last to arrive has the shortest call; Aegis (NSDI 2025).
 
 use std::collections::BTreeMap;
 

@@ -25,7 +25,7 @@
 //! number of ranks than saved; a save longer ago than the last [`CHECKPOINTS_MAX`] names.
 //!
 //! # Source
-//! DESIGN, "law"; signatures, class 12: lineage break, H(save) differs from H(load).
+//! A law of training: the digest of a checkpoint when read is the one when written.
 
 use std::collections::{BTreeMap, BTreeSet};
 

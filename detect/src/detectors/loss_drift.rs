@@ -8,11 +8,12 @@
 //! curve that turns up a little, for thousands of steps, with no single row that stands out.
 //!
 //! # How it decides
-//! Against the past. The level is the median of the last [`LEVEL_ROWS`] rows; the best level so far is the reference and
-//! never follows a rise, so that patience does not help. Drift is a level above the best one by [`RISE_FRACTION`] of it
-//! and by [`NOISE_MULTIPLE`] standard errors of such a median, for [`LASTING_ROWS`] rows. The case ends when the level
-//! is back within half of the rise. Excursions that one row begins belong to `loss_excursion`; the correlator makes one
-//! incident of both. On the clean runs of the corpus no level over 64 rows rises by more than 7 % or 8 standard errors.
+//! Against the past. The level is the median of the last [`LEVEL_ROWS`] rows; the best level so far is the reference
+//! and never follows a rise, so that patience does not help. Drift is a level above the best one by [`RISE_FRACTION`]
+//! of it and by [`NOISE_MULTIPLE`] standard errors of such a median, for [`LASTING_ROWS`] rows. The case ends when the
+//! level is back within half of the rise. Excursions that one row begins belong to `loss_excursion`; the correlator
+//! makes one incident of both. On the clean runs of the corpus no level over 64 rows rises by more than 7 % or 8
+//! standard errors.
 //!
 //! # Parameters
 //! The constants named above.
@@ -22,7 +23,7 @@
 //! Evaluation losses with few rows.
 //!
 //! # Source
-//! `reference/signatures.md` classes 9 and 17: a frozen reference, because adaptive baselines learn the sabotage.
+//! Page-Hinkley test (1954) on the level; a frozen reference, because adaptive baselines learn the sabotage.
 
 use std::collections::{BTreeMap, VecDeque};
 

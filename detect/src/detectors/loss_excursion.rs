@@ -2,23 +2,23 @@
 //!
 //! # What it finds
 //! Rows of a loss far above its recent level. One or two rows of a per-step log are a hard batch: `info`. Three rows
-//! (two where a row stands for several steps, one if it is a nat or half the level; one in any log if the loss doubles) are `divergence.loss_spike`, a warning. An excursion that stays near its
-//! peak is `divergence.drift`, critical.
+//! (two where a row stands for several steps, one if it is a nat or half the level; one in any log if the loss doubles)
+//! are `divergence.loss_spike`, a warning. An excursion that stays near its peak is `divergence.drift`, critical.
 //!
 //! # Why it matters
 //! A spike costs the steps until it has recovered, and may leave the optimizer state damaged; a divergence costs
 //! everything since the last good checkpoint.
 //!
 //! # How it decides
-//! Against the past. The level is the median of the last [`LEVEL_ROWS`] accepted rows, or of [`LEVEL_ROWS_SHORT`] where lower, the noise that of neighbouring
-//! rows ([`Recent`]). A row is high when it exceeds the level by [`NOISE_MULTIPLE`] times the noise and by
-//! [`LEVEL_FRACTION`] of the level. From the first high row on the level is frozen, so that the spike does not become
-//! its own normal; two rows below half the threshold end the excursion. While a log has too few rows to know its noise,
-//! the threshold is [`NOISE_MULTIPLE_UNSETTLED`] times the largest difference and [`LEVEL_FRACTION_UNSETTLED`] of the
-//! level. Drift: the excursion lasts [`DRIFT_STEPS`] steps; in a log where a row stands for several, [`DRIFT_ROWS`] rows
-//! and [`DRIFT_STEPS_SPARSE`] steps with the last four rows above [`DRIFT_FRACTION`] of the peak are enough. The first steps of a training from scratch are not
-//! judged. Where each rank logs its own loss, their median is judged.
-//! The e-value multiplies those of the high rows under a heavy tail.
+//! Against the past. The level is the median of the last [`LEVEL_ROWS`] accepted rows, or of [`LEVEL_ROWS_SHORT`] where
+//! lower, the noise that of neighbouring rows ([`Recent`]). A row is high when it exceeds the level by
+//! [`NOISE_MULTIPLE`] times the noise and by [`LEVEL_FRACTION`] of the level. From the first high row on the level is
+//! frozen, so that the spike does not become its own normal; two rows below half the threshold end the excursion. While
+//! a log has too few rows to know its noise, the threshold is [`NOISE_MULTIPLE_UNSETTLED`] times the largest difference
+//! and [`LEVEL_FRACTION_UNSETTLED`] of the level. Drift: the excursion lasts [`DRIFT_STEPS`] steps; in a log where a
+//! row stands for several, [`DRIFT_ROWS`] rows and [`DRIFT_STEPS_SPARSE`] steps with the last four rows above
+//! [`DRIFT_FRACTION`] of the peak are enough. The first steps of a training from scratch are not judged. Where each
+//! rank logs its own loss, their median is judged. The e-value multiplies those of the high rows under a heavy tail.
 //!
 //! # Parameters
 //! The constants named above; none is a user's to set.
@@ -28,7 +28,7 @@
 //! A change of batch size or data mixture that moves the loss up looks like a divergence.
 //!
 //! # Source
-//! `reference/signatures.md` class 9: spikes at 7 sigma of a rolling window (OLMo 2); the rule that a spike must not
+//! Spikes at 7 sigma of a rolling window (OLMo 2); the rule that a spike must not
 //! poison its baseline (ZClip, arXiv 2504.02507).
 
 use std::collections::BTreeMap;

@@ -20,7 +20,7 @@
 //! single ranks.
 //!
 //! # Source
-//! `reference/signatures.md` classes 17 and 18; measured on the Numenta Anomaly Benchmark's machine metrics.
+//! Measured on the Numenta Anomaly Benchmark's machine metrics.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -22,7 +22,7 @@
 //! The first 100 rows; shifts below a fifth; slow drift; metrics of single ranks; series of few rows.
 //!
 //! # Source
-//! `reference/signatures.md` classes 17 and 18; measured on the Numenta Anomaly Benchmark's machine metrics.
+//! Measured on the Numenta Anomaly Benchmark's machine metrics.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -25,7 +25,7 @@
 //! swapped in for an evaluation and not swapped back) is rightly found.
 //!
 //! # Source
-//! DESIGN, "law": a weight moves only by an optimizer step; signatures, class 12.
+//! A law of training: a weight moves only by an optimizer step.
 
 use std::collections::BTreeMap;
 

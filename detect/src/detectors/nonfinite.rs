@@ -7,10 +7,11 @@
 //! A NaN loss or gradient never heals by itself: every step after it is lost, and so is every checkpoint saved since.
 //!
 //! # How it decides
-//! By law: a logged value is finite. One row convicts. Ranks that logged it first are the suspects when they are at most
-//! half of those present; a row where most ranks carry it says nothing of who began. A case ends after [`CLEAR_ROWS`]
-//! finite rows of its metric in a row, so that a loss scaler's skipped step is one case and not one a step.
-//! Critical for the loss, norms of gradients and weights, and every metric of their families; a warning otherwise.
+//! By law: a logged value is finite. One row convicts. Ranks that logged it first are the suspects when they are at
+//! most half of those present; a row where most ranks carry it says nothing of who began. A case ends after
+//! [`CLEAR_ROWS`] finite rows of its metric in a row, so that a loss scaler's skipped step is one case and not one a
+//! step. Critical for the loss, norms of gradients and weights, and every metric of their families; a warning
+//! otherwise.
 //!
 //! # Parameters
 //! [`CLEAR_ROWS`].
@@ -19,7 +20,7 @@
 //! A trainer that skips non-finite steps before logging them hides them; a run that ends at its NaN without logging it.
 //!
 //! # Source
-//! DESIGN, "law"; hardware corruptions show as NaN in about 1 % of injections (TrainSDC, arXiv 2608.30769).
+//! A law of arithmetic; hardware corruptions show as NaN in about 1 % of injections (TrainSDC, arXiv 2608.30769).
 
 use std::collections::BTreeMap;
 

@@ -9,11 +9,11 @@
 //!
 //! # How it decides
 //! Against peers, ranks of one role, and quiet by design. A cell is compared with the median of the others as a
-//! difference. Offsets (temperatures differ by place, for ever) and the tail of the differences are learned in the first
-//! 32 rows and frozen. A cell whose e-value alone reaches the budget is an outlier. A rank is shifted when for
-//! [`SHIFT_ROWS`] rows in a row it departs in one direction by more than [`SHIFT_SIZE`] of its peers' value and more than
-//! [`SHIFT_SPREADS`] robust deviations. When more than a quarter of
-//! the group departs it is no rank's own. A case ends after [`CLEAR_ROWS`] rows without departure.
+//! difference. Offsets (temperatures differ by place, for ever) and the tail of the differences are learned in the
+//! first 32 rows and frozen. A cell whose e-value alone reaches the budget is an outlier. A rank is shifted when for
+//! [`SHIFT_ROWS`] rows in a row it departs in one direction by more than [`SHIFT_SIZE`] of its peers' value and more
+//! than [`SHIFT_SPREADS`] robust deviations. When more than a quarter of the group departs it is no rank's own. A case
+//! ends after [`CLEAR_ROWS`] rows without departure.
 //!
 //! # Parameters
 //! [`WEIGHT`], [`SHIFT_ROWS`], [`SHIFT_SIZE`], [`SHIFT_SPREADS`], [`CLEAR_ROWS`], `OWN`, and those of `departures.rs`.
@@ -23,7 +23,7 @@
 //! apart from the first row on.
 //!
 //! # Source
-//! DESIGN, "peers"; Iglewicz and Hoaglin, "How to Detect and Handle Outliers" (1993).
+//! Iglewicz and Hoaglin, "How to Detect and Handle Outliers" (1993).
 
 use std::collections::BTreeMap;
 

@@ -27,7 +27,7 @@
 //! disagree (no majority).
 //!
 //! # Source
-//! DESIGN, "law"; signatures, class 11; vote over fingerprints as in redundant computing.
+//! A law of training: replicas hold equal bits; vote over fingerprints as in redundant computing.
 
 use std::collections::BTreeMap;
 

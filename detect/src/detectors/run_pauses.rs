@@ -14,10 +14,9 @@
 //! their excess over the time of the last [`WINDOW_ROWS`] rows. It must reach [`COST_MIN`], and [`NEW_RATIO`] times the
 //! highest cost of the first [`FIRST_WINDOWS`] windows: a run whose heavy steps were there from the start has them by
 //! design. At least [`PAUSES_MIN`] pauses must share the cost, none of them more than half, in at least
-//! [`QUARTERS_MIN`] quarters of the window; a stall, or a cluster of them, is no incident. They are a rhythm when [`IN_RHYTHM`] of them have another one a gap
-//! away. The case ends when the cost
-//! is below half of the limit; a second one must cost
-//! more. Rows that overlap an announced pause are not judged.
+//! [`QUARTERS_MIN`] quarters of the window; a stall, or a cluster of them, is no incident. They are a rhythm when
+//! [`IN_RHYTHM`] of them have another one a gap away. The case ends when the cost is below half of the limit; a second
+//! one must cost more. Rows that overlap an announced pause are not judged.
 //!
 //! # Parameters
 //! The constants named above; none is a user's to set.
@@ -26,7 +25,7 @@
 //! The first 522 rows; pauses shorter than half a step; logs in which a row is the mean of many steps.
 //!
 //! # Source
-//! `reference/signatures.md` class 7. On the clean runs of the corpus only stalls of the machine's own come near.
+//! On the clean runs of the corpus only stalls of the machine's own come near.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -29,7 +29,8 @@
 //! rows; anything shorter than about 13 rows.
 //!
 //! # Source
-//! `reference/signatures.md` class 6. The constants were measured on the clean runs of the corpus.
+//! Fail-slow detection by change of level: Greyhound (USENIX ATC 2025), which filters below 10 %. The constants were
+//! measured on the clean runs of the corpus.
 
 use std::collections::{BTreeMap, VecDeque};
 

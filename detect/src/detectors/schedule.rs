@@ -27,7 +27,7 @@
 //! A warm-up in steps of many rows looks like jumps; so does a cycle of few rows.
 //!
 //! # Source
-//! `reference/signatures.md` class 13. No row of the 29 learning rates of the corpus is out of law.
+//! No row of the 29 learning rates of the corpus is out of law.
 
 use std::collections::BTreeMap;
 

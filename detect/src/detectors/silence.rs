@@ -7,12 +7,12 @@
 //! Who is silent cannot be judged. It is the first thing a dead process, a cut network or a hand on the agent shows.
 //!
 //! # How it decides
-//! By law: a rank that delivered its rows goes on delivering them. It convicts when a rank with [`REGULAR_ROWS`] rows of
-//! a metric, and at most one in [`ROWS_PER_MISS`] missed, is absent from [`ABSENT_ROWS`] closed rows in a row, at least
-//! half of its peers are present in each, and no other metric heard of it since. Ranks that fall silent together are one
-//! case; it ends when all spoke again, or with the attempt. It begins at the rank's last row plus the deadline. Quiet:
-//! ranks whose process exited, announced pauses, after `run_end`, the end of the input. A warning; critical from more
-//! than [`CRITICAL_SHARE`] of the ranks on.
+//! By law: a rank that delivered its rows goes on delivering them. It convicts when a rank with [`REGULAR_ROWS`] rows
+//! of a metric, and at most one in [`ROWS_PER_MISS`] missed, is absent from [`ABSENT_ROWS`] closed rows in a row, at
+//! least half of its peers are present in each, and no other metric heard of it since. Ranks that fall silent together
+//! are one case; it ends when all spoke again, or with the attempt. It begins at the rank's last row plus the deadline.
+//! Quiet: ranks whose process exited, announced pauses, after `run_end`, the end of the input. A warning; critical from
+//! more than [`CRITICAL_SHARE`] of the ranks on.
 //!
 //! # Parameters
 //! [`REGULAR_ROWS`], [`ROWS_PER_MISS`], [`ABSENT_ROWS`], [`CRITICAL_SHARE`].
@@ -22,7 +22,7 @@
 //! that stops as a whole, which the service tells by its clock.
 //!
 //! # Source
-//! CONTRACT, rules 3 and 4: a rank is silent while others of its run still speak.
+//! Missing data is not "resolved" (prometheus/prometheus#14085): a rank is silent while others of its run still speak.
 
 use std::collections::{BTreeMap, BTreeSet};
 

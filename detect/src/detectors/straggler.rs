@@ -33,7 +33,7 @@
 //! `comm_time_s` is not looked at: whoever waits longest there is the victim. `checkpoint_time_s` is unequal by design.
 //!
 //! # Source
-//! DESIGN, "peers"; e-detectors: Shin, Ramdas, Rinaldo (2022); stage peers: Lin et al., "Understanding Stragglers in
+//! E-detectors: Shin, Ramdas, Rinaldo (2022); stage peers: Lin et al., "Understanding Stragglers in
 //! Large Model Training Using What-if Analysis" (2025).
 
 mod series;

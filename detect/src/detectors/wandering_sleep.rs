@@ -9,13 +9,14 @@
 //!
 //! # How it decides
 //! Against peers, then against the past. A cell is a pause when it is more than [`PAUSE_RATIO`] times the median of its
-//! peers and [`PAUSE_SPREADS`] robust deviations of its row beyond it, the rank did not pause in the row before (else it
-//! is a straggler), and no more than a quarter of the group pauses with it. Rows with a pause are counted. Their rate in
-//! the first [`LEARN_ROWS`] rows is frozen, with two standard errors added: garbage collection and hard batches have a
-//! rate of their own from the start. An e-CUSUM weighs [`FACTOR`] times that rate against it. At the threshold of the
-//! budget, and when at least [`RANKS_MIN`] ranks paused and the waiting since then is 2 % of the time or more, it is a
-//! case: the waiting of a row is the largest excess in it. Ranks with [`SUSPECT_SHARE`] of the pauses or more are
-//! suspects; of pauses that wander over all of them there are none. A case ends after [`CLEAR_ROWS`] rows without pause.
+//! peers and [`PAUSE_SPREADS`] robust deviations of its row beyond it, the rank did not pause in the row before (else
+//! it is a straggler), and no more than a quarter of the group pauses with it. Rows with a pause are counted. Their
+//! rate in the first [`LEARN_ROWS`] rows is frozen, with two standard errors added: garbage collection and hard batches
+//! have a rate of their own from the start. An e-CUSUM weighs [`FACTOR`] times that rate against it. At the threshold
+//! of the budget, and when at least [`RANKS_MIN`] ranks paused and the waiting since then is 2 % of the time or more,
+//! it is a case: the waiting of a row is the largest excess in it. Ranks with [`SUSPECT_SHARE`] of the pauses or more
+//! are suspects; of pauses that wander over all of them there are none. A case ends after [`CLEAR_ROWS`] rows without
+//! pause.
 //!
 //! # Parameters
 //! [`WEIGHT`], [`PAUSE_RATIO`], [`PAUSE_SPREADS`], [`LEARN_ROWS`], [`FACTOR`], [`RANKS_MIN`], [`COST_MIN`],
@@ -26,7 +27,7 @@
 //! below four.
 //!
 //! # Source
-//! DESIGN, "peers"; blame that is spread over ranks: signatures, class 7.
+//! Poisson counts with an e-value; blame that is spread over ranks, Binomial(n, 1/group) for each.
 
 use std::collections::BTreeMap;
 

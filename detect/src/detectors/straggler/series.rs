@@ -8,7 +8,7 @@ use trainwarden_telemetry::Rank;
 pub(super) const WARM_ROWS: u32 = 32;
 /// Rows before a rank that was slow from the first one on may be named.
 const EARLY_ROWS: u32 = 8;
-/// Nothing is wrong within this much of the peers, once a rank's own offset is known (DESIGN, `peer_tolerance`).
+/// Nothing is wrong within this much of the peers, once a rank's own offset is known.
 pub(super) const TOLERANCE: f32 = 0.01;
 /// Nothing is wrong within this much of the peers before that.
 const EARLY_TOLERANCE: f32 = 0.10;
