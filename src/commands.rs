@@ -11,7 +11,7 @@ use trainwarden_ingest::{Fault, FolderWriter, IngestError};
 use crate::cli::{
     Cli, Command, DetectorsArgs, ImportArgs, ImportCommand, ImportSeriesArgs, ImportWideArgs, ReplayArgs,
 };
-use crate::output::{self, Output, Style};
+use crate::output::{self, Output, Style, tell};
 use crate::replay::{Findings, replay};
 
 /// A finding at or above `--fail-on`.
@@ -38,14 +38,13 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
 pub fn exit_code_of(error: &anyhow::Error) -> ExitCode {
     let ingest = error.downcast_ref::<IngestError>().map(IngestError::fault);
     let fault = ingest.or(error.downcast_ref::<ImportError>().map(ImportError::fault));
-    ExitCode::from(if fault == Some(Fault::Outside) { EXIT_OUTSIDE } else { EXIT_USAGE })
+    let is_outside = fault == Some(Fault::Outside) || error.downcast_ref::<io::Error>().is_some();
+    ExitCode::from(if is_outside { EXIT_OUTSIDE } else { EXIT_USAGE })
 }
 
 fn run_replay(args: &ReplayArgs) -> Result<ExitCode> {
     let (findings, rejects) = replay(&args.paths, args.rejects.as_deref())?;
-    for line in rejects.summary() {
-        eprintln!("{line}");
-    }
+    rejects.summary().iter().for_each(|line| tell(line));
     report_counts(&findings);
     print(|out| match args {
         ReplayArgs { changes: true, .. } => output::write_changes(out, &findings.changes),
@@ -63,16 +62,16 @@ fn run_replay(args: &ReplayArgs) -> Result<ExitCode> {
 fn report_counts(findings: &Findings) {
     let counts = findings.counts;
     let lines = [
-        (counts.late, "came after their panel was judged and were not judged"),
-        (counts.repeated, "repeat an equal row and were counted once"),
-        (counts.conflicting, "contradict another row of the same key"),
-        (counts.unjudged, "are fingerprints of a kind that nothing judges"),
+        (counts.late, "not judged: the panel was closed before"),
+        (counts.repeated, "counted once: equal to another row"),
+        (counts.conflicting, "contradicting another row of the same key"),
+        (counts.unjudged, "not judged: fingerprints of a kind that nothing judges"),
     ];
     for (rows, what) in lines.iter().filter(|(rows, _)| *rows > 0) {
-        eprintln!("{rows} rows {what}");
+        tell(&format!("{} {what}", output::counted(*rows, "row")));
     }
     for (detector, panels) in &findings.errors {
-        eprintln!("detector `{detector}` could not judge {panels} panels");
+        tell(&format!("detector `{detector}` could not judge {}", output::counted(*panels, "panel")));
     }
 }
 
@@ -108,8 +107,9 @@ fn run_import(command: &ImportCommand) -> Result<ExitCode> {
     let report = import::import(&source, &args.files, args.run.as_deref(), &mut writer)?;
     writer.finish()?;
     report_import(&report);
-    let files = if report.files == 1 { "1 file".to_owned() } else { format!("{} files", report.files) };
-    println!("{files}: {} rows read, {} written to {}", report.rows_read, report.rows_written, args.out.display());
+    let (files, read) = (output::counted(report.files, "file"), output::counted(report.rows_read, "row"));
+    let done = format!("{files}: {read} read, {} written to {}", report.rows_written, args.out.display());
+    print(|out| writeln!(out, "{}", output::printable(&done)))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -126,17 +126,16 @@ fn wide_options(args: &ImportWideArgs) -> Result<WideOptions, ImportError> {
 }
 
 fn report_import(report: &ImportReport) {
-    for note in &report.notes {
-        eprintln!("{note}");
-    }
+    report.notes.iter().for_each(|note| tell(note));
     if report.rows_aside + report.cells_aside > 0 {
-        eprintln!("{} rows and {} cells were left out:", report.rows_aside, report.cells_aside);
+        let (rows, cells) = (output::counted(report.rows_aside, "row"), output::counted(report.cells_aside, "cell"));
+        tell(&format!("left out: {rows} and {cells}"));
     }
     for aside in report.aside.iter().take(ASIDE_SHOWN) {
-        eprintln!("  {}, {}: {}", aside.path.display(), aside.place, aside.reason);
+        tell(&format!("  {}, {}: {}", aside.path.display(), aside.place, aside.reason));
     }
     if report.aside.len() > ASIDE_SHOWN {
-        eprintln!("  ...");
+        tell("  ...");
     }
 }
 

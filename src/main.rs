@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     match trainwarden::commands::run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            trainwarden::output::tell(&format!("error: {error:#}"));
             trainwarden::commands::exit_code_of(&error)
         }
     }

@@ -1,5 +1,6 @@
 //! What a person reads on a terminal, and what a program reads from a pipe.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
@@ -23,6 +24,39 @@ pub enum Output {
     Json,
     /// Comma-separated values with a header.
     Csv,
+}
+
+/// Writes a line to standard error. One that is closed or full is no reason to stop.
+pub fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{}", printable(line));
+}
+
+/// `text` on one line and without orders to the terminal: names come from telemetry, and whoever writes it could
+/// otherwise hide lines, forge them or turn them round.
+#[must_use]
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_order) {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match is_order(letter) {
+            true => plain.extend(letter.escape_default()),
+            false => plain.push(letter),
+        }
+    }
+    Cow::Owned(plain)
+}
+
+/// True for control characters, line separators and what changes the direction of text.
+fn is_order(letter: char) -> bool {
+    letter.is_control() || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// `1 row`, `2 rows`.
+#[must_use]
+pub fn counted(number: u64, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
 /// Writes incidents in their final state, one JSON object a line.
@@ -100,7 +134,7 @@ pub fn write_table(out: &mut dyn Write, findings: &Findings, style: Style) -> io
         incidents.retain(|incident| incident.merged_into.is_none());
         incidents.sort_by_key(|incident| std::cmp::Reverse(incident.severity));
         if runs > 1 && !incidents.is_empty() {
-            writeln!(out, "{}", style.bold(&format!("run {run}")))?;
+            writeln!(out, "{}", style.bold(&printable(&format!("run {run}"))))?;
         }
         for incident in incidents {
             writeln!(out, "{}", paragraph(incident, style))?;
@@ -155,10 +189,10 @@ fn paragraph(incident: &Incident, style: Style) -> String {
     if incident.attempt.0 > 0 {
         let _ = write!(text, "  attempt {}", incident.attempt.0);
     }
-    let _ = write!(text, "  {}\n          {}\n", state(incident.state), incident.summary);
+    let _ = write!(text, "  {}\n          {}\n", state(incident.state), printable(&incident.summary));
     let mut line = |name: &str, content: String| {
         if !content.is_empty() {
-            let _ = writeln!(text, "          {}{content}", style.paint("2", &format!("{name:<10} ")));
+            let _ = writeln!(text, "          {}{}", style.paint("2", &format!("{name:<10} ")), printable(&content));
         }
     };
     line("suspects", suspects(incident));
@@ -284,10 +318,10 @@ fn closing_line(findings: &Findings) -> String {
         let alike = |incident: &&Incident| incident.severity == severity && incident.merged_into.is_none();
         findings.incidents.iter().filter(alike).count()
     };
-    let runs = findings.rows.len();
-    let runs = if runs == 1 { "1 run".to_owned() } else { format!("{runs} runs") };
     format!(
-        "{runs}, {rows} rows: {} critical, {} warning, {} info",
+        "{}, {}: {} critical, {} warning, {} info",
+        counted(findings.rows.len() as u64, "run"),
+        counted(rows, "row"),
         count(Severity::Critical),
         count(Severity::Warning),
         count(Severity::Info)
@@ -297,6 +331,12 @@ fn closing_line(findings: &Findings) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn orders_to_the_terminal_are_shown_and_not_obeyed() {
+        assert_eq!(printable("loss \u{1b}[2Ja\nb\u{9b}31m\u{202e}"), r"loss \u{1b}[2Ja\nb\u{9b}31m\u{202e}");
+        assert!(matches!(printable("损失 ‘loss’"), Cow::Borrowed(_)));
+    }
 
     #[test]
     fn times_are_civil_and_those_near_zero_are_seconds() {

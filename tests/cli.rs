@@ -65,6 +65,37 @@ fn an_imported_log_of_a_diverging_run_is_named_and_fails_on_request() {
 }
 
 #[test]
+fn names_in_the_telemetry_give_no_orders_to_the_terminal() {
+    let evil = diverging().replace("loss", "lo\u{1b}[2J\u{9b}31mss").replace("r,", "\u{1b}[31mr,");
+    let dir = folder(&[("samples.csv", (evil + "r,x,0,loss,1\n").as_bytes()), ("\u{1b}[31m/samples.csv", b"")]);
+    let output = trainwarden(&["replay", text(dir.path())]);
+    let said = stdout(&output) + &stderr(&output);
+    assert!(said.contains(r"lo\u{1b}[2J\u{9b}31mss") && said.contains(r"\u{1b}[31m/samples.csv"), "{said:?}");
+    assert!(said.chars().all(|letter| letter == '\n' || !letter.is_control()), "{said:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_behind_the_output_is_an_error_and_no_crash() {
+    let dir = folder(&[("samples.csv", (diverging() + "r,x,0,loss,1\n").as_bytes()), ("log.csv", b"step,loss\n0,1\n")]);
+    let (log, out) = (dir.path().join("log.csv"), dir.path().join("out"));
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").expect("every Linux has it");
+    let run = |arguments: &[&str], is_error_full: bool| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trainwarden"));
+        let command = command.args(arguments).stdout(full());
+        if is_error_full { command.stderr(full()) } else { command }.output().expect("the binary was built")
+    };
+    for arguments in
+        [vec!["replay", text(dir.path())], vec!["import", "wide", text(&log), "--out", text(&out)], vec!["detectors"]]
+    {
+        let output = run(&arguments, false);
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("error: cannot write to standard output"), "{}", stderr(&output));
+        assert_eq!(run(&arguments, true).status.code(), Some(3), "{arguments:?}");
+    }
+}
+
+#[test]
 fn json_is_one_object_a_line_and_nothing_else_on_standard_output() {
     let dir = folder(&[("samples.csv", (diverging() + "r,x,0,loss,1\n").as_bytes())]);
     let output = trainwarden(&["replay", text(dir.path()), "--json"]);
