@@ -89,12 +89,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_detector_has_a_name_of_its_own_and_a_page_in_the_docs() {
+    fn every_detector_has_a_name_of_its_own() {
         let names: BTreeSet<&str> = DetectorKind::ALL.iter().map(|kind| kind.build().spec().name).collect();
         assert_eq!(names.len(), DetectorKind::ALL.len());
-        let pages = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/detectors");
-        for name in names {
-            assert!(std::path::Path::new(pages).join(format!("{name}.md")).exists(), "{name} has no page");
+    }
+
+    /// Words of a text without marks of layout and links, so that a page and a comment can be compared.
+    fn words(text: &str) -> String {
+        let text = text.replace("[`", "`").replace("`]", "`");
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn the_page_of_a_detector_says_what_its_file_says() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+        for kind in DetectorKind::ALL {
+            let name = kind.build().spec().name;
+            let page = std::fs::read_to_string(format!("{root}/docs/detectors/{name}.md"));
+            let page = words(&page.unwrap_or_else(|_| panic!("{name} has no page")));
+            let source = std::fs::read_to_string(format!("{root}/detect/src/detectors/{name}.rs"));
+            let source = source.expect("a detector's file has its name");
+            let comment = source.lines().take_while(|line| line.starts_with("//!"));
+            let comment: String = comment.map(|line| line.trim_start_matches("//!").to_owned() + "\n").collect();
+            for heading in ["What it finds", "Why it matters", "How it decides", "Parameters", "Blind spots", "Source"]
+            {
+                let section = comment.split("\n # ").find_map(|section| section.strip_prefix(heading));
+                let section = words(section.unwrap_or_else(|| panic!("{name} has no section `{heading}`")));
+                assert!(page.contains(&section), "{name}, `{heading}`: the page does not say:\n{section}");
+            }
+            for constant in source.lines().filter_map(|line| line.strip_prefix("const ")) {
+                let (constant, value) = constant.split_once(": ").expect("a constant has a type");
+                let value = value.split_once(" = ").map(|(_, value)| value.trim_end_matches(';'));
+                if let Some(value) =
+                    value.filter(|value| value.len() <= 60 && constant != "VERSION" && constant != "SPEC")
+                {
+                    assert!(page.contains(&format!("`{constant}` | `{value}`")), "{name}: {constant} is {value}");
+                }
+            }
         }
     }
 }
