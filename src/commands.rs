@@ -67,12 +67,13 @@ fn report_counts(findings: &Findings) {
         (counts.repeated, "repeat an equal row and were counted once"),
         (counts.conflicting, "contradict another row of the same key"),
         (counts.unjudged, "are fingerprints of a kind that nothing judges"),
+        (counts.crowded, "name more metrics, fingerprints or communicators than are aligned"),
     ];
     for (rows, what) in lines.iter().filter(|(rows, _)| *rows > 0) {
         eprintln!("{rows} rows {what}");
     }
     for (detector, panels) in &findings.errors {
-        eprintln!("detector `{detector}` could not judge {panels} panels");
+        eprintln!("detector `{detector}` could not judge {panels} panels or calls");
     }
 }
 
