@@ -66,6 +66,7 @@ fn report_counts(findings: &Findings) {
         (counts.repeated, "counted once: equal to another row"),
         (counts.conflicting, "contradicting another row of the same key"),
         (counts.unjudged, "not judged: fingerprints of a kind that nothing judges"),
+        (counts.crowded, "not judged: more names of metrics, fingerprints or communicators than are aligned"),
     ];
     for (rows, what) in lines.iter().filter(|(rows, _)| *rows > 0) {
         tell(&format!("{} {what}", output::counted(*rows, "row")));

@@ -64,6 +64,7 @@ fn replay_run(run: &RunId, log: RunLog, findings: &mut Findings) -> Result<(), I
     findings.counts.repeated += counts.repeated;
     findings.counts.conflicting += counts.conflicting;
     findings.counts.unjudged += counts.unjudged;
+    findings.counts.crowded += counts.crowded;
     for (detector, errors) in pipeline.errors() {
         *findings.errors.entry(detector.clone()).or_default() += errors;
     }

@@ -25,6 +25,14 @@ pub enum DetectError {
         /// Why.
         source: KernelError,
     },
+    /// The detector's share of the budget is spread over as many series as it can carry.
+    #[error("detector `{detector}` watches {watched_max} metrics or communicators already")]
+    Full {
+        /// Which detector.
+        detector: &'static str,
+        /// As many as it watches.
+        watched_max: usize,
+    },
     /// The state does not serialise.
     #[error("state of detector `{detector}` does not serialise")]
     Snapshot {
@@ -50,7 +58,7 @@ impl DetectError {
         match self {
             Self::Kernel { .. } => Fault::Outside,
             Self::Snapshot { .. } => Fault::Ours,
-            Self::Restore { .. } => Fault::Input,
+            Self::Restore { .. } | Self::Full { .. } => Fault::Input,
         }
     }
 

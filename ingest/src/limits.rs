@@ -31,6 +31,10 @@ pub(crate) const DEADLINE_STEPS: i64 = 3;
 pub(crate) const STEP_DURATIONS_MAX: usize = 64;
 /// Cells held open in one lane (17 bytes each): beyond it the oldest rows close early, whatever their deadline.
 pub(crate) const OPEN_CELLS_MAX: usize = 4 << 20;
+/// Metrics, fingerprint names and communicators of all launches that are aligned: thirty times what a hundred thousand
+/// ranks need. A log with more is broken or hostile, and what comes beyond is counted instead. Fewer in tests,
+/// which fill them.
+pub(crate) const LANES_MAX: usize = if cfg!(test) { 1 << 10 } else { 1 << 18 };
 /// Rows held open in one lane of digests or collectives.
 pub(crate) const OPEN_ROWS_MAX: usize = 1 << 16;
 /// Whole-run rows remembered after they closed, to tell a repeated row from a contradicting one.

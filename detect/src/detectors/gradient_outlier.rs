@@ -16,7 +16,8 @@
 //! after [`CLEAR_ROWS`] rows without departure. Critical when enormous or opposed; a warning otherwise.
 //!
 //! # Parameters
-//! [`WEIGHT`], [`ENORMOUS`], [`OPPOSED_ROWS`], [`ALIGNED`], [`CLEAR_ROWS`], and those of `departures.rs`.
+//! `GRADIENT_OUTLIER` in `budget.rs`, [`ENORMOUS`], [`OPPOSED_ROWS`], [`ALIGNED`], [`CLEAR_ROWS`], and those of
+//! `departures.rs`.
 //!
 //! # Blind spots
 //! Groups below four. Wrong values of normal size: see the replica digests. A quarter of the group at once.
@@ -33,6 +34,7 @@ use trainwarden_telemetry::{
 };
 
 use super::departures::{Compare, Departure, Departures};
+use crate::budget::{self, Cadence};
 use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
@@ -42,8 +44,6 @@ const SPEC: Spec = Spec {
     kinds: &[Kind::GradientRank],
 };
 const VERSION: u8 = 1;
-/// Share of the budget of one metric; there are three.
-const WEIGHT: f64 = 0.02;
 /// Times the peers' value that convicts in one row.
 const ENORMOUS: f32 = 100.0;
 /// Rows with a negative cosine that convict.
@@ -69,6 +69,7 @@ pub(crate) struct GradientOutlier {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Watched {
     departures: Departures,
+    cadence: Cadence,
     /// Per column, the last three rows: signed e-values, newest first; and the rows with a negative cosine in a row.
     recent: Vec<[f64; 3]>,
     opposed: Vec<u32>,
@@ -113,12 +114,15 @@ impl GradientOutlier {
         let compare = if is_cosine { Compare::Difference } else { Compare::Ratio };
         if watched.departures.follow(compare, panel, scene) {
             let width = panel.ranks.len();
-            *watched = Watched { departures: std::mem::take(&mut watched.departures), ..Watched::default() };
+            let (departures, cadence) = (std::mem::take(&mut watched.departures), watched.cadence);
+            *watched = Watched { departures, cadence, ..Watched::default() };
             (watched.recent, watched.opposed) = (vec![[0.0; 3]; width], vec![0; width]);
         }
         let label = panel.labels[row];
         watched.labels = [label, watched.labels[0], watched.labels[1]];
-        let threshold = scene.budget.log10_e(WEIGHT, panel.ranks.len(), None);
+        watched.cadence.see(label);
+        let row_s = watched.cadence.row_s();
+        let threshold = scene.budget.log10_e(&budget::GRADIENT_OUTLIER, panel.ranks.len(), row_s);
         let mut verdicts = Vec::new();
         for cell in watched.departures.observe(panel, row) {
             let found = watched.weigh(&cell, is_cosine, threshold);
@@ -192,6 +196,7 @@ impl Judge for GradientOutlier {
         match seen {
             Observation::Attempt(start) => self.metrics.retain(|(attempt, _), _| *attempt >= start.attempt),
             Observation::Panel(panel) if !panel.is_whole_run() && is_gradient(&panel.metric) => {
+                budget::GRADIENT_OUTLIER.admit(&self.metrics, &(panel.attempt, panel.metric.clone()))?;
                 return Ok((0..panel.rows()).flat_map(|row| self.judge_row(panel, row, scene)).collect());
             }
             _ => {}

@@ -19,7 +19,8 @@
 //! nobody came later than was lost so, the link is slow. A case ends after [`CLEAR_CALLS`] calls without blame.
 //!
 //! # Parameters
-//! [`WEIGHT`], [`LATE_SHARE`], [`LEARN_CALLS`], [`EARLY_CALLS`], [`LINK_CALLS`], [`LINK_RATIO`], [`CLEAR_CALLS`].
+//! `LATE_ARRIVAL` in `budget.rs`, [`LATE_SHARE`], [`LEARN_CALLS`], [`EARLY_CALLS`], [`LINK_CALLS`], [`LINK_RATIO`],
+//! [`CLEAR_CALLS`].
 //!
 //! # Blind spots
 //! Point-to-point calls; calls that did not complete (see the hang detector); communicators of two ranks, where one
@@ -37,7 +38,7 @@ use trainwarden_telemetry::{
     Timestamp, Verdict,
 };
 
-use crate::{Against, DetectError, Judge, Scene, Spec};
+use crate::{Against, DetectError, Judge, Scene, Spec, budget};
 
 const SPEC: Spec = Spec {
     name: "late_arrival",
@@ -46,8 +47,6 @@ const SPEC: Spec = Spec {
     kinds: &[Kind::SlowRank, Kind::SlowLink],
 };
 const VERSION: u8 = 1;
-/// Share of the budget of one communicator; a rank is in a few.
-const WEIGHT: f64 = 0.02;
 /// Part of the time between calls that is late.
 const LATE_SHARE: f64 = 0.005;
 /// Mean part of the time between calls that is worth a case.
@@ -222,7 +221,7 @@ impl Watched {
         }
         member.since += 1;
         let log10_e = member.log_e * std::f64::consts::LOG10_E;
-        let is_sure = log10_e >= call.scene.budget.log10_e(WEIGHT, count, Some(call.pace_ns / 1e9));
+        let is_sure = log10_e >= call.scene.budget.log10_e(&budget::LATE_ARRIVAL, count, Some(call.pace_ns / 1e9));
         let is_costly = match is_early {
             true => member.calls >= EARLY_CALLS && member.usual_share >= 0.9 && member.cost >= EARLY_COST_MIN,
             false => member.cost >= COST_MIN,
@@ -352,7 +351,10 @@ impl Judge for LateArrival {
     ) -> Result<Vec<Verdict>, DetectError> {
         match seen {
             Observation::Attempt(start) => self.communicators.retain(|(attempt, _), _| *attempt >= start.attempt),
-            Observation::Collective(call) => return Ok(self.judge_call(call, scene)),
+            Observation::Collective(call) => {
+                budget::LATE_ARRIVAL.admit(&self.communicators, &(call.attempt, call.comm.clone()))?;
+                return Ok(self.judge_call(call, scene));
+            }
             _ => {}
         }
         Ok(Vec::new())

@@ -16,7 +16,8 @@
 //! ends after [`CLEAR_ROWS`] rows without departure.
 //!
 //! # Parameters
-//! [`WEIGHT`], [`SHIFT_ROWS`], [`SHIFT_SIZE`], [`SHIFT_SPREADS`], [`CLEAR_ROWS`], `OWN`, and those of `departures.rs`.
+//! `RANK_OUTLIER` in `budget.rs`, [`SHIFT_ROWS`], [`SHIFT_SIZE`], [`SHIFT_SPREADS`], [`CLEAR_ROWS`], `OWN`, and those
+//! of `departures.rs`.
 //!
 //! # Blind spots
 //! Groups below four; metrics that are constant over ranks and rows while learned (they have no tail); a rank that is
@@ -35,6 +36,7 @@ use trainwarden_telemetry::{
 
 use super::departures::{Compare, Departure, Departures};
 use super::{gradient_outlier::is_gradient, straggler::is_own_work};
+use crate::budget::{self, Cadence};
 use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
@@ -44,8 +46,6 @@ const SPEC: Spec = Spec {
     kinds: &[Kind::MetricOutlier, Kind::MetricShift],
 };
 const VERSION: u8 = 1;
-/// Share of the budget of one metric; twenty are usual on a GPU.
-const WEIGHT: f64 = 0.005;
 /// Rows in a row that make a shift.
 const SHIFT_ROWS: u32 = 32;
 /// Part of the peers' value by which a shifted rank departs.
@@ -86,6 +86,7 @@ pub(crate) struct RankOutlier {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Watched {
     departures: Departures,
+    cadence: Cadence,
     /// Columns that depart now, and for how long; the others are not kept.
     runs: BTreeMap<usize, Run>,
     open: BTreeMap<(usize, bool), OpenCase>,
@@ -151,10 +152,13 @@ impl RankOutlier {
     fn judge_row(&mut self, panel: &Panel, row: usize, scene: &Scene) -> Vec<Verdict> {
         let watched = self.metrics.entry((panel.attempt, panel.metric.clone())).or_default();
         if watched.departures.follow(Compare::Difference, panel, scene) {
-            *watched = Watched { departures: std::mem::take(&mut watched.departures), ..Watched::default() };
+            let (departures, cadence) = (std::mem::take(&mut watched.departures), watched.cadence);
+            *watched = Watched { departures, cadence, ..Watched::default() };
         }
         let label = panel.labels[row];
-        let threshold = scene.budget.log10_e(WEIGHT, panel.ranks.len(), None);
+        watched.cadence.see(label);
+        let row_s = watched.cadence.row_s();
+        let threshold = scene.budget.log10_e(&budget::RANK_OUTLIER, panel.ranks.len(), row_s);
         let mut verdicts = Vec::new();
         for cell in watched.departures.observe(panel, row) {
             if !watched.open.is_empty() {
@@ -233,6 +237,7 @@ impl Judge for RankOutlier {
                 if is_own_work(metric) || is_gradient(metric) || OWN.contains(&metric.as_str()) {
                     return Ok(Vec::new());
                 }
+                budget::RANK_OUTLIER.admit(&self.metrics, &(panel.attempt, metric.clone()))?;
                 return Ok((0..panel.rows()).flat_map(|row| self.judge_row(panel, row, scene)).collect());
             }
             _ => {}

@@ -24,7 +24,7 @@
 //! it was for 20 rows. Severity is the throughput lost: the metric's share of the step times `1 - 1 / ratio`.
 //!
 //! # Parameters
-//! `WATCHED`, [`WEIGHT`], [`NODE_ROWS`], [`CLEAR_ROWS`]; in `straggler/series.rs`: `WARM_ROWS`, `TOLERANCE`,
+//! `STRAGGLER` in `budget.rs`, [`NODE_ROWS`], [`CLEAR_ROWS`]; in `straggler/series.rs`: `WARM_ROWS`, `TOLERANCE`,
 //! `EARLY_TOLERANCE`, `OFFSET_ROWS`, `SHIFTS`, `GAP_SPREADS`, `EARLY_GAP`.
 //!
 //! # Blind spots
@@ -48,6 +48,7 @@ use trainwarden_telemetry::{
     Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Rank, Severity, Suspect, Verdict,
 };
 
+use crate::budget::{self, Cadence};
 use crate::{Against, DetectError, Judge, Scene, Spec};
 use series::{Finding, Series, TOLERANCE};
 
@@ -58,8 +59,6 @@ const SPEC: Spec = Spec {
     kinds: &[Kind::SlowRank],
 };
 const VERSION: u8 = 1;
-/// Share of the budget of one metric; six are usual.
-const WEIGHT: f64 = 0.02;
 /// Findings on one node this close together are one case.
 const NODE_ROWS: u32 = 32;
 /// Rows below half of its size that end a case.
@@ -90,7 +89,7 @@ pub(crate) struct Straggler {
 struct Watched {
     series: Series,
     labels: VecDeque<Label>,
-    first: Option<Label>,
+    cadence: Cadence,
     open: Vec<OpenCase>,
 }
 
@@ -117,14 +116,7 @@ impl Watched {
             self.labels.pop_front();
         }
         self.labels.push_back(label);
-        self.first.get_or_insert(label);
-    }
-
-    /// Mean seconds between rows so far.
-    fn row_s(&self) -> Option<f64> {
-        let (first, last) = (self.first?.time?, self.labels.back()?.time?);
-        let rows = self.series.rows.checked_sub(1).filter(|rows| *rows > 0)?;
-        Some(last.0.saturating_sub(first.0) as f64 / 1e9 / f64::from(rows))
+        self.cadence.see(label);
     }
 
     /// Brings cases up to date with the newest row: those that grew, and those that are over.
@@ -189,7 +181,8 @@ impl Straggler {
         let usable = |value: f32| value.is_finite() && value > 0.0;
         let values: Vec<f32> =
             values.map(|(value, present)| if *present && usable(*value) { *value } else { f32::NAN }).collect();
-        let threshold = scene.budget.log10_e(WEIGHT, panel.ranks.len(), watched.row_s()) * std::f64::consts::LN_10;
+        let threshold = scene.budget.log10_e(&budget::STRAGGLER, panel.ranks.len(), watched.cadence.row_s())
+            * std::f64::consts::LN_10;
         let findings = watched.series.observe(&values, threshold as f32 + 3.0_f32.ln());
         let mut verdicts = watched.follow(label, share);
         let place = Row { panel, label, scene, share };
@@ -306,6 +299,7 @@ impl Judge for Straggler {
         match seen {
             Observation::Attempt(start) => self.metrics.retain(|(attempt, _), _| *attempt >= start.attempt),
             Observation::Panel(panel) if !panel.is_whole_run() && is_own_work(&panel.metric) => {
+                budget::STRAGGLER.admit(&self.metrics, &(panel.attempt, panel.metric.clone()))?;
                 return Ok((0..panel.rows()).flat_map(|row| self.judge_row(panel, row, scene)).collect());
             }
             _ => {}

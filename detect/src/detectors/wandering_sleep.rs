@@ -19,8 +19,8 @@
 //! pause.
 //!
 //! # Parameters
-//! [`WEIGHT`], [`PAUSE_RATIO`], [`PAUSE_SPREADS`], [`LEARN_ROWS`], [`FACTOR`], [`RANKS_MIN`], [`COST_MIN`],
-//! [`SUSPECT_SHARE`], [`CLEAR_ROWS`].
+//! `WANDERING_SLEEP` in `budget.rs`, [`PAUSE_RATIO`], [`PAUSE_SPREADS`], [`LEARN_ROWS`], [`FACTOR`], [`RANKS_MIN`],
+//! [`COST_MIN`], [`SUSPECT_SHARE`], [`CLEAR_ROWS`].
 //!
 //! # Blind spots
 //! Pauses from the first row on, at a constant rate; synchronous `step_time_s`, where all ranks show the pause; groups
@@ -38,6 +38,7 @@ use trainwarden_telemetry::{
 };
 
 use super::straggler::is_own_work;
+use crate::budget::{self, Cadence};
 use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
@@ -47,8 +48,6 @@ const SPEC: Spec = Spec {
     kinds: &[Kind::Intermittent],
 };
 const VERSION: u8 = 1;
-/// Share of the budget of one metric; six are usual.
-const WEIGHT: f64 = 0.01;
 /// Times the peers' work that make a pause.
 const PAUSE_RATIO: f32 = 1.2;
 /// Robust deviations of the row that make a pause.
@@ -84,6 +83,7 @@ struct Watched {
     ranks: Vec<Rank>,
     groups: Vec<Vec<usize>>,
     rows: u32,
+    cadence: Cadence,
     /// Columns slow in the row before, ascending.
     before: Vec<usize>,
     learned: u32,
@@ -177,7 +177,9 @@ impl WanderingSleep {
             watched.before.clear();
         }
         let label = panel.labels[row];
-        let threshold = scene.budget.log10_e(WEIGHT, 1, None) * std::f64::consts::LN_10;
+        watched.cadence.see(label);
+        let row_s = watched.cadence.row_s();
+        let threshold = scene.budget.log10_e(&budget::WANDERING_SLEEP, 1, row_s) * std::f64::consts::LN_10;
         let paused = watched.pauses_of(panel, row);
         let is_case = watched.weigh(&paused, label, threshold);
         if let Some(case) = &mut watched.open {
@@ -243,6 +245,7 @@ impl Judge for WanderingSleep {
         match seen {
             Observation::Attempt(start) => self.metrics.retain(|(attempt, _), _| *attempt >= start.attempt),
             Observation::Panel(panel) if !panel.is_whole_run() && is_own_work(&panel.metric) => {
+                budget::WANDERING_SLEEP.admit(&self.metrics, &(panel.attempt, panel.metric.clone()))?;
                 return Ok((0..panel.rows()).filter_map(|row| self.judge_row(panel, row, scene)).collect());
             }
             _ => {}

@@ -25,6 +25,7 @@ use self::digests::{DigestKey, DigestLane};
 use self::lane::{Placed, Wait};
 use self::pace::Pace;
 use self::samples::{SampleKey, SampleLane};
+use crate::limits::LANES_MAX;
 use crate::row::{CollectiveRow, DigestRow, LogClock, NO_U32, NO_U64, NameId, Names, Record, Row, SampleRow};
 
 /// What alignment counted.
@@ -38,6 +39,8 @@ pub struct Counts {
     pub conflicting: u64,
     /// Fingerprints of a kind that nothing judges.
     pub unjudged: u64,
+    /// Rows of a metric, name or communicator that came when too many others were aligned.
+    pub crowded: u64,
 }
 
 /// Who is in each attempt, as the tables `ranks` and `groups` told before its first row.
@@ -117,7 +120,7 @@ pub struct Aligner {
     #[serde(skip)]
     sample_cache: HashMap<(u32, NameId, bool, bool), usize>,
     #[serde(skip)]
-    digest_cache: HashMap<(u32, NameId, NameId, bool), Option<usize>>,
+    digest_cache: HashMap<(u32, NameId, NameId, bool), usize>,
     #[serde(skip)]
     collective_cache: HashMap<(u32, NameId, bool), usize>,
 }
@@ -205,7 +208,10 @@ impl Aligner {
     fn push_sample(&mut self, row: &SampleRow, names: &Names) {
         self.begin(row.attempt, row.log_time);
         let wait = self.wait(row.attempt, row.step, row.log_time);
-        let lane = self.sample_lane(row, names);
+        let Some(lane) = self.sample_lane(row, names) else {
+            self.counts.crowded += 1;
+            return;
+        };
         let AnyLane::Samples(samples) = &mut self.lanes[lane] else { unreachable_lane() };
         let rows = samples.place(row, wait, &mut self.counts);
         self.hold(lane, rows);
@@ -214,8 +220,12 @@ impl Aligner {
     fn push_digest(&mut self, row: &DigestRow, names: &Names) {
         self.begin(row.attempt, row.log_time);
         let wait = self.wait(row.attempt, row.step, row.log_time);
-        let Some(lane) = self.digest_lane(row, names) else {
+        let Some(kind) = DigestKind::from_name(names.get(row.kind).unwrap_or_default()) else {
             self.counts.unjudged += 1;
+            return;
+        };
+        let Some(lane) = self.digest_lane(kind, row, names) else {
+            self.counts.crowded += 1;
             return;
         };
         let AnyLane::Digests(digests) = &mut self.lanes[lane] else { unreachable_lane() };
@@ -226,7 +236,10 @@ impl Aligner {
     fn push_collective(&mut self, row: &CollectiveRow, names: &Names) {
         self.begin(row.attempt, row.log_time);
         let wait = self.wait(row.attempt, row.step, row.log_time);
-        let lane = self.collective_lane(row, names);
+        let Some(lane) = self.collective_lane(row, names) else {
+            self.counts.crowded += 1;
+            return;
+        };
         let AnyLane::Collectives(calls) = &mut self.lanes[lane] else { unreachable_lane() };
         let rows = calls.place(row, names, wait, &mut self.counts);
         self.hold(lane, rows);
@@ -258,18 +271,22 @@ impl Aligner {
         Wait { opened_at, deadline: pace.deadline(self.clock) }
     }
 
-    fn add(&mut self, lane: AnyLane) -> usize {
-        self.lanes.push(lane);
+    /// A new lane; `None` when there are as many as may be.
+    fn add(&mut self, lane: impl FnOnce() -> AnyLane) -> Option<usize> {
+        if self.lanes.len() >= LANES_MAX {
+            return None;
+        }
+        self.lanes.push(lane());
         self.scheduled.push(None);
         self.opened.push(None);
-        self.lanes.len() - 1
+        Some(self.lanes.len() - 1)
     }
 
-    fn sample_lane(&mut self, row: &SampleRow, names: &Names) -> usize {
+    fn sample_lane(&mut self, row: &SampleRow, names: &Names) -> Option<usize> {
         let (is_ranked, is_stepped) = (row.rank != NO_U32, row.is_stepped());
         let cached = (row.attempt, row.metric, is_ranked, is_stepped);
         if let Some(lane) = self.sample_cache.get(&cached) {
-            return *lane;
+            return Some(*lane);
         }
         let metric = Metric::new(names.get(row.metric).unwrap_or_default());
         let key = SampleKey { attempt: row.attempt, metric, is_ranked, is_stepped };
@@ -277,43 +294,41 @@ impl Aligner {
             Some(lane) => *lane,
             None => {
                 let roster = self.membership.roster(row.attempt);
-                let lane = self.add(AnyLane::Samples(Box::new(SampleLane::new(key.clone(), Some(&roster)))));
+                let lane = || AnyLane::Samples(Box::new(SampleLane::new(key.clone(), Some(&roster))));
+                let lane = self.add(lane)?;
                 self.samples.insert(key, lane);
                 lane
             }
         };
         self.sample_cache.insert(cached, lane);
-        lane
+        Some(lane)
     }
 
-    fn digest_lane(&mut self, row: &DigestRow, names: &Names) -> Option<usize> {
+    fn digest_lane(&mut self, kind: DigestKind, row: &DigestRow, names: &Names) -> Option<usize> {
         let is_stepped = row.step != NO_U64;
         let cached = (row.attempt, row.kind, row.name, is_stepped);
         if let Some(lane) = self.digest_cache.get(&cached) {
-            return *lane;
+            return Some(*lane);
         }
-        let kind = DigestKind::from_name(names.get(row.kind).unwrap_or_default());
-        let lane = kind.map(|kind| {
-            let name = names.get(row.name).unwrap_or_default().to_owned();
-            let key = DigestKey { attempt: row.attempt, kind, name, is_stepped };
-            match self.digests.get(&key) {
-                Some(lane) => *lane,
-                None => {
-                    let lane = self.add(AnyLane::Digests(Box::new(DigestLane::new(key.clone()))));
-                    self.digests.insert(key, lane);
-                    lane
-                }
+        let name = names.get(row.name).unwrap_or_default().to_owned();
+        let key = DigestKey { attempt: row.attempt, kind, name, is_stepped };
+        let lane = match self.digests.get(&key) {
+            Some(lane) => *lane,
+            None => {
+                let lane = self.add(|| AnyLane::Digests(Box::new(DigestLane::new(key.clone()))))?;
+                self.digests.insert(key, lane);
+                lane
             }
-        });
+        };
         self.digest_cache.insert(cached, lane);
-        lane
+        Some(lane)
     }
 
-    fn collective_lane(&mut self, row: &CollectiveRow, names: &Names) -> usize {
+    fn collective_lane(&mut self, row: &CollectiveRow, names: &Names) -> Option<usize> {
         let is_pairwise = row.peer != NO_U32;
         let cached = (row.attempt, row.comm, is_pairwise);
         if let Some(lane) = self.collective_cache.get(&cached) {
-            return *lane;
+            return Some(*lane);
         }
         let comm = names.get(row.comm).unwrap_or_default().to_owned();
         let key = CollectiveKey { attempt: row.attempt, comm, is_pairwise };
@@ -321,14 +336,14 @@ impl Aligner {
             Some(lane) => *lane,
             None => {
                 let told = self.membership.communicators(row.attempt);
-                let lane = CollectiveLane::new(key.clone(), Some(&told));
-                let lane = self.add(AnyLane::Collectives(Box::new(lane)));
+                let lane = || AnyLane::Collectives(Box::new(CollectiveLane::new(key.clone(), Some(&told))));
+                let lane = self.add(lane)?;
                 self.collectives.insert(key, lane);
                 lane
             }
         };
         self.collective_cache.insert(cached, lane);
-        lane
+        Some(lane)
     }
 }
 

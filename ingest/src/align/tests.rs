@@ -229,3 +229,14 @@ fn rows_without_any_time_close_when_three_steps_have_passed() {
     assert_eq!(panels(&ready).len(), 6, "steps 0 to 5: step 9 is more than three later");
     assert_eq!(panels(&ready)[0].labels[0].time, None);
 }
+
+#[test]
+fn more_metrics_than_may_be_aligned_are_counted_and_the_first_ones_go_on() {
+    let mut names = Names::default();
+    let mut records: Vec<Record> =
+        (0..LANES_MAX + 3).map(|lane| sample(&mut names, &format!("m{lane}"), 0, 0, 1.0, 1.0)).collect();
+    records.push(sample(&mut names, "m0", 0, 1, 2.0, 1.0));
+    let (observations, counts) = align(Membership::default(), &names, &records);
+    assert_eq!(counts.crowded, 3);
+    assert_eq!(panels(&observations).len(), LANES_MAX + 1);
+}
