@@ -117,9 +117,9 @@ mod tests {
                 let section = words(section.unwrap_or_else(|| panic!("{name} has no section `{heading}`")));
                 assert!(page.contains(&section), "{name}, `{heading}`: the page does not say:\n{section}");
             }
-            for constant in source.lines().filter_map(|line| line.strip_prefix("const ")) {
+            for constant in source.lines().filter_map(|line| line.strip_prefix("const ")?.strip_suffix(';')) {
                 let (constant, value) = constant.split_once(": ").expect("a constant has a type");
-                let value = value.split_once(" = ").map(|(_, value)| value.trim_end_matches(';'));
+                let value = value.split_once(" = ").map(|(_, value)| value);
                 if let Some(value) =
                     value.filter(|value| value.len() <= 60 && constant != "VERSION" && constant != "SPEC")
                 {
