@@ -41,6 +41,21 @@ fn a_slow_rank_of_a_pipeline_is_one_incident() {
 }
 
 #[test]
+fn a_rank_slow_from_the_first_step_on_is_one_incident() {
+    let work = |_, rank| if rank == 5 { 1.3 } else { 1.0 };
+    assert_one(&found(vec![Training { ranks: 16, work, ..Training::default() }]), Kind::SlowRank, &[5]);
+}
+
+#[test]
+fn a_slow_rank_in_a_log_without_times_or_roster_is_one_incident() {
+    let work = |step: u64, rank| if rank == 5 && step >= 150 { 1.3 } else { 1.0 };
+    let mut folder = Folder::new();
+    folder.is_timed = false;
+    Training { ranks: 16, work, has_roster: false, ..Training::default() }.write(&mut folder);
+    assert_one(&folder.replay(), Kind::SlowRank, &[5]);
+}
+
+#[test]
 fn a_slow_node_is_one_incident() {
     let work = |step: u64, rank| if rank / 4 == 1 && step >= 150 { 1.3 } else { 1.0 };
     assert_one(&found(vec![Training { ranks: 32, work, ..Training::default() }]), Kind::SlowRank, &[4, 5, 6, 7]);

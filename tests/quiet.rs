@@ -116,6 +116,24 @@ fn a_restart_of_other_size_is_quiet() {
 }
 
 #[test]
+fn a_training_without_roster_and_its_restart_are_quiet() {
+    let first = Training { steps: 0..300, has_roster: false, ..Training::default() };
+    let second = Training { attempt: 1, steps: 250..600, has_roster: false, ..Training::default() };
+    assert_quiet(vec![first, second]);
+}
+
+#[test]
+fn a_training_without_times_and_its_restart_are_quiet() {
+    let mut folder = Folder::new();
+    folder.is_timed = false;
+    let work = |step: u64, _| if step % 100 == 99 { 10.0 } else { 1.0 };
+    Training { steps: 0..300, work, ..Training::default() }.write(&mut folder);
+    Training { attempt: 1, steps: 250..600, work, ..Training::default() }.write(&mut folder);
+    let findings = folder.replay();
+    assert!(alarms(&findings).is_empty(), "{:#?}", words(&findings));
+}
+
+#[test]
 fn reshuffled_epochs_are_quiet() {
     // 101 is prime: each factor steps through all positions, in another order each epoch.
     let batch = |step: u64| (step / 101, (step % 101) * [37, 11, 53, 29, 71][(step / 101) as usize] % 101);

@@ -30,28 +30,35 @@ pub(crate) fn noise(rank: u32, step: u64, salt: u64) -> f64 {
 pub(crate) struct Folder {
     dir: TempDir,
     writer: FolderWriter,
+    /// Numbers and fingerprints carry times.
+    pub(crate) is_timed: bool,
 }
 
 impl Folder {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
         let writer = FolderWriter::create(dir.path(), Format::Csv).expect("a temporary folder takes files");
-        Self { dir, writer }
+        Self { dir, writer, is_timed: true }
     }
 
     pub(crate) fn sample(&mut self, at: At, rank: Option<u32>, metric: &str, value: f64) {
-        let (attempt, step, time) = (at.attempt, Some(at.step), Some(at.time));
+        let (attempt, step, time) = (at.attempt, Some(at.step), self.is_timed.then_some(at.time));
         let row = SampleOut { run: RUN, attempt, rank, step, time, metric, value };
         self.writer.sample(&row).expect("a temporary folder takes rows");
     }
 
     pub(crate) fn digest(&mut self, at: At, rank: Option<u32>, what: (&str, &str, Option<&str>), digest: &str) {
-        let (attempt, step, time, (kind, name, group)) = (at.attempt, Some(at.step), Some(at.time), what);
+        let (attempt, step, time, (kind, name, group)) =
+            (at.attempt, Some(at.step), self.is_timed.then_some(at.time), what);
         let row = DigestOut { run: RUN, attempt, rank, step, time, kind, name, digest, group };
         self.writer.digest(&row).expect("a temporary folder takes rows");
     }
 
+    /// A call consists of times; a log without them has none.
     pub(crate) fn call(&mut self, at: At, rank: u32, start: i64, end: Option<i64>) {
+        if !self.is_timed {
+            return;
+        }
         let row = CollectiveOut {
             run: RUN,
             attempt: at.attempt,
@@ -106,7 +113,7 @@ impl Folder {
 
     /// Replays what was written.
     pub(crate) fn replay(self) -> Findings {
-        let Self { dir, writer } = self;
+        let Self { dir, writer, .. } = self;
         writer.finish().expect("a temporary folder takes files");
         let (findings, rejects) = replay(&[PathBuf::from(dir.path())], None).expect("the folder was just written");
         assert_eq!(rejects.count(), 0, "{:?}", rejects.summary());
@@ -137,6 +144,8 @@ pub(crate) struct Training {
     pub(crate) learning_rate: fn(u64) -> f64,
     /// Seconds between this step and the next.
     pub(crate) pause_s: fn(u64) -> f64,
+    /// It is told where the ranks run.
+    pub(crate) has_roster: bool,
     /// The pauses are announced.
     pub(crate) announces: bool,
     /// The epoch of a step, and which batch of it comes.
@@ -161,6 +170,7 @@ impl Default for Training {
             loss: |step| 2.0 + 8.0 / (1.0 + step as f64 / 20.0),
             learning_rate: |_| 3e-4,
             pause_s: |_| 0.0,
+            has_roster: true,
             announces: false,
             batch: |step| (0, step),
             hangs: |_, _| false,
@@ -173,7 +183,9 @@ impl Default for Training {
 impl Training {
     /// Writes the training; gives the time at which it ends.
     pub(crate) fn write(&self, folder: &mut Folder) -> i64 {
-        (0..self.ranks).for_each(|rank| folder.place(self.attempt, rank, self.stages, self.ranks));
+        if self.has_roster {
+            (0..self.ranks).for_each(|rank| folder.place(self.attempt, rank, self.stages, self.ranks));
+        }
         let mut begin = self.begin;
         for step in self.steps.clone() {
             begin = self.write_step(folder, step, begin);
