@@ -58,7 +58,8 @@ pub(crate) fn find(paths: &[PathBuf], rejects: &mut Rejects) -> Result<Vec<Table
             _ => IngestError::ReadFile { path: path.clone(), source },
         })?;
         if metadata.is_dir() {
-            walk(path, Inherited::of_ancestors(path), &mut sources)?;
+            let mut seen = canonical(path).into_iter().collect();
+            walk(path, Inherited::of_ancestors(path), &mut seen, &mut sources)?;
         } else if let Some(source) = path.parent().and_then(|dir| Inherited::of_ancestors(dir).source(path)) {
             sources.push(source);
         } else {
@@ -110,7 +111,8 @@ impl Inherited {
     fn entered(&self, folder: &str) -> Self {
         let mut inside = self.clone();
         inside.depth += 1;
-        if let Some(table) = Table::from_name(folder) {
+        // Engines that write in parts call the folder as they would the file: `samples.parquet/part-0.parquet`.
+        if let Some(table) = Table::from_name(split_format(folder).map_or(folder, |(stem, _)| stem)) {
             inside.table = Some(table);
         } else if let Some((column, value)) = folder.split_once('=') {
             let value = if value == NULL_PARTITION { String::new() } else { percent_decoded(value) };
@@ -125,19 +127,37 @@ impl Inherited {
         if name.starts_with(['.', '_']) {
             return None; // Hidden files, and the marks that partitioned writers leave (`_SUCCESS`).
         }
-        let (stem, format) = Format::ALL.into_iter().find_map(|format| {
-            let stem = name.strip_suffix(format.extension())?.strip_suffix('.')?;
-            Some((stem, format))
-        })?;
+        let (stem, format) = split_format(name)?;
         let table = Table::from_name(stem).or(self.table)?;
         Some(TableSource { path: path.to_owned(), table, format, partitions: self.partitions.clone() })
     }
 }
 
-fn walk(dir: &Path, inherited: Inherited, sources: &mut Vec<TableSource>) -> Result<(), IngestError> {
+/// A file name without the ending of a format, and the format.
+fn split_format(name: &str) -> Option<(&str, Format)> {
+    Format::ALL.into_iter().find_map(|format| {
+        let stem = name.strip_suffix(format.extension())?.strip_suffix('.')?;
+        Some((stem, format))
+    })
+}
+
+fn canonical(path: &Path) -> Option<PathBuf> {
+    fs::canonicalize(path).ok()
+}
+
+/// * `seen`: folders walked so far. Links may lead to one folder in many ways, and back up: without this, a few of them
+///   would make millions of paths.
+fn walk(
+    dir: &Path,
+    inherited: Inherited,
+    seen: &mut BTreeSet<PathBuf>,
+    sources: &mut Vec<TableSource>,
+) -> Result<(), IngestError> {
     let failed = |source| IngestError::ListFolder { path: dir.to_owned(), source };
-    for entry in fs::read_dir(dir).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
+    let entries = fs::read_dir(dir).map_err(failed)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut paths: Vec<PathBuf> = entries.collect::<Result<_, _>>().map_err(failed)?;
+    paths.sort(); // Which of two ways to a folder is taken must not hang on the order of the disk.
+    for path in paths {
         // A link whose target is gone is no file of ours.
         let Ok(metadata) = fs::metadata(&path) else { continue };
         if !metadata.is_dir() {
@@ -145,8 +165,9 @@ fn walk(dir: &Path, inherited: Inherited, sources: &mut Vec<TableSource>) -> Res
             continue;
         }
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if inherited.depth < FOLDER_DEPTH_MAX && !name.starts_with('.') {
-            walk(&path, inherited.entered(name), sources)?;
+        let is_walked = inherited.depth < FOLDER_DEPTH_MAX && !name.starts_with('.');
+        if is_walked && canonical(&path).is_some_and(|folder| seen.insert(folder)) {
+            walk(&path, inherited.entered(name), seen, sources)?;
         }
     }
     Ok(())
@@ -205,19 +226,31 @@ mod tests {
             "b/digests/run=x%2Fy/rank=__HIVE_DEFAULT_PARTITION__/part-1.jsonl",
             "b/digests/_metadata.parquet",
             "b/labels.csv",
+            "c/events.parquet/part-0.parquet",
         ]);
         let expected = [
             ("a/samples.csv.gz", Table::Samples),
             ("b/digests/part-0.snappy.parquet", Table::Digests),
             ("b/digests/run=x%2Fy/rank=__HIVE_DEFAULT_PARTITION__/part-1.jsonl", Table::Digests),
+            ("c/events.parquet/part-0.parquet", Table::Events),
         ]
         .map(|(name, table)| (name.to_owned(), table));
         assert_eq!(found(dir.path(), &[""]), expected);
-        assert_eq!(found(dir.path(), &["b/digests", "a/samples.csv.gz", "a"]), expected);
+        assert_eq!(found(dir.path(), &["b/digests", "a/samples.csv.gz", "a", "c"]), expected);
         let part = dir.path().join("b/digests/run=x%2Fy/rank=__HIVE_DEFAULT_PARTITION__/part-1.jsonl");
         let sources = find(&[part], &mut Rejects::new()).expect("found");
         assert_eq!(sources[0].partition("run"), Some("x/y"));
         assert_eq!(sources[0].partition("rank"), Some(""));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_in_circles_end_and_each_file_is_found_once() {
+        let dir = folder(&["a/samples.csv"]);
+        for link in ["a/up-1", "a/up-2", "a/up-3", "b", "c"] {
+            std::os::unix::fs::symlink(dir.path().join("a"), dir.path().join(link)).expect("linked");
+        }
+        assert_eq!(found(dir.path(), &[""]), [("a/samples.csv".to_owned(), Table::Samples)]);
     }
 
     #[test]

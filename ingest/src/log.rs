@@ -114,7 +114,13 @@ impl Log {
 
 fn read_table(source: &TableSource, sink: &mut dyn Sink, rejects: &mut Rejects) -> Result<(), IngestError> {
     let metadata = std::fs::metadata(&source.path);
-    if metadata.map_err(|cause| IngestError::ReadFile { path: source.path.clone(), source: cause })?.len() == 0 {
+    let metadata = metadata.map_err(|cause| IngestError::ReadFile { path: source.path.clone(), source: cause })?;
+    if !metadata.is_file() {
+        // A pipe or a device may never end, and some formats are read from their end.
+        rejects.add(&source.reject(Place::File, reason::NOT_A_FILE, ""));
+        return Ok(());
+    }
+    if metadata.len() == 0 {
         rejects.add(&source.reject(Place::File, reason::EMPTY_FILE, ""));
         return Ok(());
     }

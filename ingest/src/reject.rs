@@ -14,6 +14,8 @@ use crate::limits::REJECT_ROW_BYTES_MAX;
 
 /// Why something was set aside: short, stable codes that callers may match on.
 pub mod reason {
+    /// A pipe, a socket or a device.
+    pub const NOT_A_FILE: &str = "not a regular file";
     /// A file of no bytes; one with only a header is good.
     pub const EMPTY_FILE: &str = "empty file";
     /// A required column is not in the file.

@@ -220,7 +220,7 @@ impl SampleLane {
         for &slot in &columns {
             let cell = row.cells.slots.get(slot as usize).copied().unwrap_or(ABSENT);
             let value = self.judged_value(slot, cell);
-            values.push(value.unwrap_or(f64::NAN) as f32);
+            values.push(narrowed(value.unwrap_or(f64::NAN)));
             present.push(value.is_some());
             clocks.push(cell.time);
         }
@@ -289,6 +289,12 @@ impl SampleRow {
     pub(crate) fn is_stepped(&self) -> bool {
         self.step != NO_U64
     }
+}
+
+/// A value as panels hold it. A number too large for them stays a number: infinity would be evidence nobody logged.
+fn narrowed(value: f64) -> f32 {
+    let narrow = value as f32;
+    if value.is_finite() { narrow.clamp(f32::MIN, f32::MAX) } else { narrow }
 }
 
 /// Times as keys: the order of signed times, in unsigned numbers.

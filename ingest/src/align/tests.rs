@@ -60,6 +60,17 @@ fn rows_are_judged_in_step_order_and_a_row_after_its_deadline_is_late() {
 }
 
 #[test]
+fn a_number_too_large_for_a_panel_is_not_judged_as_an_infinite_one() {
+    let mut names = Names::default();
+    let told = [1e308, -1e308, f64::INFINITY, 5e-324];
+    let records: Vec<Record> =
+        told.iter().zip(0..).map(|(value, rank)| sample(&mut names, "m", rank, 0, 0.0, *value)).collect();
+    let (observations, _) = align(Membership::default(), &names, &records);
+    let judged = panels(&observations)[0].values.row(0).to_vec();
+    assert_eq!(judged, [f32::MAX, f32::MIN, f32::INFINITY, 0.0]);
+}
+
+#[test]
 fn a_complete_row_is_judged_before_the_next_one_comes() {
     let mut names = Names::default();
     let mut aligner = Aligner::new(LogClock::Nanoseconds, told(2));
