@@ -29,7 +29,7 @@ impl Progress {
     /// One more row was judged.
     pub fn row(&mut self) {
         self.rows += 1;
-        if self.rows % ROWS_BETWEEN_LOOKS != 0 || self.next.is_none_or(|next| Instant::now() < next) {
+        if !self.rows.is_multiple_of(ROWS_BETWEEN_LOOKS) || self.next.is_none_or(|next| Instant::now() < next) {
             return;
         }
         self.next = Some(Instant::now() + PAUSE);
