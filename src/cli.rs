@@ -9,9 +9,15 @@ use trainwarden_telemetry::Severity;
 
 use crate::output::Output;
 
+/// The way a stranger takes: import what there is, judge it, see what can be found.
+const EXAMPLES: &str = "Examples:
+  trainwarden import wide train.csv --out runs/llm-7b
+  trainwarden replay runs/llm-7b
+  trainwarden detectors";
+
 /// Watches the training of large models for interference: what is wrong, since when, on which ranks.
 #[derive(Debug, Parser)]
-#[command(name = "trainwarden", version, about, max_term_width = 100)]
+#[command(name = "trainwarden", version, about, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -24,7 +30,7 @@ pub enum Command {
     /// Judge recorded telemetry: run folders in, incidents out
     Replay(ReplayArgs),
     /// Turn what you have (CSV logs, traces, dumps, series) into a run folder
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: trainwarden import wide train.csv --out runs/llm-7b")]
     Import(ImportCommand),
     /// List the detectors: what each watches and what it can find
     Detectors(DetectorsArgs),
@@ -36,8 +42,10 @@ pub enum ImportCommand {
     /// CSV with a row a step and a column a metric
     Wide(ImportWideArgs),
     /// Per-operation traces of ranks, their sums a rank and step, mini-batch tables
+    #[command(after_help = "Example: trainwarden import trace trace.csv.gz --out runs/job")]
     Trace(ImportArgs),
     /// PyTorch NCCL flight recorder dumps, as JSON
+    #[command(after_help = "Example: trainwarden import flight-recorder dumps/rank_*.json --run job --out runs/job")]
     FlightRecorder(ImportArgs),
     /// CSV of `timestamp,value`
     Series(ImportSeriesArgs),
@@ -45,7 +53,6 @@ pub enum ImportCommand {
 
 /// Arguments of every `import`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: trainwarden import trace trace.csv.gz --out runs/job")]
 pub struct ImportArgs {
     /// Files to read; .gz and .zst are unpacked
     #[arg(required = true, value_name = "FILE")]
@@ -54,7 +61,7 @@ pub struct ImportArgs {
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Name of the run; without it each file is a run named after the file
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub run: Option<String>,
     /// Form of the files written
     #[arg(long, value_enum, default_value = "parquet", value_name = "FORMAT")]

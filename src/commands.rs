@@ -104,8 +104,18 @@ fn run_import(command: &ImportCommand) -> Result<ExitCode> {
         ImportCommand::Series(args) => &args.common,
         ImportCommand::Trace(args) | ImportCommand::FlightRecorder(args) => args,
     };
+    let is_new = !args.out.exists();
     let mut writer = FolderWriter::create(&args.out, args.format.into())?;
-    let report = import::import(&source, &args.files, args.run.as_deref(), &mut writer)?;
+    let report = match import::import(&source, &args.files, args.run.as_deref(), &mut writer) {
+        Ok(report) => report,
+        Err(error) => {
+            drop(writer); // With its unfinished files, so that a wrong column name leaves no folder behind.
+            if is_new {
+                let _ = std::fs::remove_dir(&args.out);
+            }
+            return Err(error.into());
+        }
+    };
     writer.finish()?;
     report_import(&report);
     let (files, read) = (output::counted(report.files, "file"), output::counted(report.rows_read, "row"));
@@ -152,10 +162,12 @@ fn run_detectors(args: &DetectorsArgs) -> Result<ExitCode> {
             writeln!(out, "{line}")
         }),
         Output::Csv => {
-            writeln!(out, "name,against,kinds")?;
+            writeln!(out, "name,against,watches,kinds")?;
             specs.iter().try_for_each(|spec| {
                 let kinds: Vec<&str> = spec.kinds.iter().map(|kind| kind.as_str()).collect();
-                writeln!(out, "{},{},{}", spec.name, format!("{:?}", spec.against).to_lowercase(), kinds.join(" "))
+                let against = format!("{:?}", spec.against).to_lowercase();
+                // What is watched is prose, with commas in it; no text of ours holds a quote.
+                writeln!(out, "{},{against},\"{}\",{}", spec.name, spec.watches.join("; "), kinds.join(" "))
             })
         }
     })?;

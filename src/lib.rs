@@ -6,5 +6,6 @@ pub mod cli;
 pub mod commands;
 pub mod output;
 pub mod pipeline;
+pub mod progress;
 pub mod quality;
 pub mod replay;

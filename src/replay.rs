@@ -9,6 +9,7 @@ use trainwarden_ingest::{Counts, IngestError, Log, Membership, Rejects, RunLog};
 use trainwarden_telemetry::{Change, Incident, RunId};
 
 use crate::pipeline::Pipeline;
+use crate::progress::Progress;
 
 /// What a replay found.
 #[derive(Debug, Default)]
@@ -34,10 +35,12 @@ pub struct Findings {
 /// When a path does not exist or holds no table, or a disk fails. A broken row is no error.
 pub fn replay(paths: &[PathBuf], rejects_dir: Option<&Path>) -> Result<(Findings, Rejects)> {
     let mut rejects = rejects_dir.map_or_else(Rejects::new, Rejects::keep_in);
+    let mut progress = Progress::new();
     let log = Log::read(paths, &mut rejects)?;
     let mut findings = Findings::default();
     for (run, run_log) in log.runs {
-        replay_run(&run, run_log, &mut findings).with_context(|| format!("cannot replay run `{run}`"))?;
+        replay_run(&run, run_log, &mut findings, &mut progress)
+            .with_context(|| format!("cannot replay run `{run}`"))?;
     }
     findings.incidents.sort_by(|one, other| {
         let key =
@@ -48,13 +51,14 @@ pub fn replay(paths: &[PathBuf], rejects_dir: Option<&Path>) -> Result<(Findings
     Ok((findings, rejects))
 }
 
-fn replay_run(run: &RunId, log: RunLog, findings: &mut Findings) -> Result<(), IngestError> {
+fn replay_run(run: &RunId, log: RunLog, findings: &mut Findings, progress: &mut Progress) -> Result<(), IngestError> {
     let RunLog { names, rosters, communicators, clock, rows: log_rows } = log;
     let mut pipeline = Pipeline::new(run, clock, Membership { rosters, communicators }, Budget::default());
     let mut rows = 0;
     for record in log_rows.into_records(clock) {
         findings.changes.extend(pipeline.push(&record?, &names));
         rows += 1;
+        progress.row();
     }
     findings.changes.extend(pipeline.finish());
     findings.incidents.extend(pipeline.incidents().cloned());

@@ -139,6 +139,16 @@ fn damage_is_counted_with_its_place_and_good_rows_are_judged() {
     assert!(kept.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_pipe_or_a_device_in_a_run_folder_is_told_as_one_and_not_waited_for() {
+    let dir = folder(&[("samples.csv", diverging().as_bytes())]);
+    std::os::unix::fs::symlink("/dev/zero", dir.path().join("digests.csv")).expect("linked");
+    let output = trainwarden(&["replay", text(dir.path()), "--json"]);
+    assert_eq!(stdout(&output).lines().count(), 1);
+    assert!(stderr(&output).contains("digests.csv: set aside: not a regular file"), "{}", stderr(&output));
+}
+
 #[test]
 fn wrong_usage_ends_with_two_and_says_what_to_do() {
     let dir = folder(&[("notes.txt", b"no table")]);
@@ -150,6 +160,7 @@ fn wrong_usage_ends_with_two_and_says_what_to_do() {
         vec!["replay", text(dir.path()), "--fail-on", "loud"],
         vec!["import", "wide", text(&missing), "--out", "x"],
         vec!["import", "wide", text(&missing), "--out", "x", "--map", "loss"],
+        vec!["import", "wide", &real("train/golf_nan/behemoth_v10.csv"), "--run", "", "--out", "x"],
         vec!["serve"],
     ] {
         let output = trainwarden(&arguments);
@@ -160,9 +171,31 @@ fn wrong_usage_ends_with_two_and_says_what_to_do() {
 }
 
 #[test]
+fn an_import_of_a_column_that_is_not_there_leaves_no_folder() {
+    let dir = folder(&[("log.csv", b"step,loss\n0,1\n")]);
+    let (log, out) = (dir.path().join("log.csv"), dir.path().join("out"));
+    let output = trainwarden(&["import", "wide", text(&log), "--map", "los=loss", "--out", text(&out)]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_table_of_a_thousand_columns_makes_no_screenful_of_names() {
+    let names: Vec<String> = (0..1_000).map(|column| format!("column_{column}")).collect();
+    let log = format!("{}\n{}\n", names.join(","), vec!["1"; 1_000].join(","));
+    let dir = folder(&[("log.csv", log.as_bytes())]);
+    let output =
+        trainwarden(&["import", "wide", text(&dir.path().join("log.csv")), "--out", text(&dir.path().join("out"))]);
+    assert!(stdout(&output).contains("1000 written"), "{}", stdout(&output));
+    assert!(stderr(&output).contains("and 960 more") && stderr(&output).len() < 1_000, "{}", stderr(&output));
+}
+
+#[test]
 fn every_command_has_help_with_an_example() {
+    assert!(stdout(&trainwarden(&["--help"])).contains("Examples:"));
     for command in [
         vec!["replay"],
+        vec!["import"],
         vec!["import", "wide"],
         vec!["import", "trace"],
         vec!["import", "flight-recorder"],
@@ -171,7 +204,8 @@ fn every_command_has_help_with_an_example() {
     ] {
         let output = trainwarden(&[command.as_slice(), &["--help"]].concat());
         assert!(output.status.success());
-        assert!(stdout(&output).contains("Example: trainwarden"), "{command:?}:\n{}", stdout(&output));
+        let example = format!("Example: trainwarden {}", command.join(" "));
+        assert!(stdout(&output).contains(&example), "{command:?}:\n{}", stdout(&output));
     }
     let listed = stdout(&trainwarden(&["detectors"]));
     assert!(listed.contains("straggler") && listed.contains("slowdown.rank"), "{listed}");

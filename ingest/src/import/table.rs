@@ -13,6 +13,9 @@ use super::{ImportError, ImportReport};
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
+/// Names an error message shows: more than the widest layout known, less than a table of thousands of columns has.
+const NAMES_SHOWN: usize = 40;
+
 /// A line beyond this length is no row of a table, and would fill the memory.
 const LINE_BYTES_MAX: u64 = 16 << 20;
 
@@ -153,7 +156,10 @@ impl CsvFile {
 
 /// Names for an error message: `` `a`, `b` ``.
 pub(super) fn quoted<S: AsRef<str>>(names: &[S]) -> String {
-    names.iter().map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(", ")
+    let shown: Vec<String> = names.iter().take(NAMES_SHOWN).map(|name| format!("`{}`", name.as_ref())).collect();
+    let more =
+        if names.len() > NAMES_SHOWN { format!(" and {} more", names.len() - NAMES_SHOWN) } else { String::new() };
+    shown.join(", ") + &more
 }
 
 /// True for the ways to write that there is no value.
