@@ -8,3 +8,4 @@ pub mod output;
 pub mod pipeline;
 pub mod quality;
 pub mod replay;
+pub mod simulation;
