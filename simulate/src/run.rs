@@ -269,3 +269,6 @@ fn is_due(step: u64, every: u64) -> bool {
 fn nanoseconds(seconds: f64) -> i64 {
     (seconds * 1e9) as i64
 }
+
+#[cfg(test)]
+mod tests;
