@@ -18,6 +18,8 @@ pub enum FaultKind {
     Hang,
     /// The loss jumps by `size` nats and falls back in a straight line until the end step.
     LossSpike,
+    /// The loss creeps up by `size` nats over the ramp and stays there.
+    LossDrift,
     /// The gradient of the ranks is NaN; from the next step on the weights are, and so is everything.
     Nonfinite,
     /// The ranks send their gradient with the wrong sign.
@@ -36,19 +38,24 @@ pub enum FaultKind {
     LearningRate,
     /// The ranks run other code; from step 0 on, because a change later is `environment.changed`.
     CodeMismatch,
+    /// All ranks run other code from the onset step on: somebody patched a live training.
+    CodeChange,
+    /// The ranks enter their all-reduce with half of the payload.
+    Desync,
     /// The ranks compute, but tell nothing.
     Silence,
 }
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::SlowRank,
         Self::SlowRun,
         Self::SlowLink,
         Self::RandomSleeps,
         Self::Hang,
         Self::LossSpike,
+        Self::LossDrift,
         Self::Nonfinite,
         Self::GradientFlip,
         Self::GradientNoise,
@@ -58,6 +65,8 @@ impl FaultKind {
         Self::BatchRepeat,
         Self::LearningRate,
         Self::CodeMismatch,
+        Self::CodeChange,
+        Self::Desync,
         Self::Silence,
     ];
 
@@ -71,6 +80,7 @@ impl FaultKind {
             Self::RandomSleeps => "slowdown.intermittent",
             Self::Hang => "stall.hang",
             Self::LossSpike => "divergence.loss_spike",
+            Self::LossDrift => "divergence.drift",
             Self::Nonfinite => "divergence.nonfinite",
             Self::GradientFlip | Self::GradientNoise => "gradient.outlier_rank",
             Self::WeightFlip => "weights.replica_mismatch",
@@ -78,6 +88,8 @@ impl FaultKind {
             Self::BatchSame | Self::BatchRepeat => "data.duplicate",
             Self::LearningRate => "optimizer.schedule",
             Self::CodeMismatch => "environment.mismatch",
+            Self::CodeChange => "environment.changed",
+            Self::Desync => "stall.desync",
             Self::Silence => "telemetry.silence",
         }
     }
@@ -94,6 +106,7 @@ impl FaultKind {
                 | Self::GradientNoise
                 | Self::WeightFlip
                 | Self::CodeMismatch
+                | Self::Desync
                 | Self::Silence
         )
     }
@@ -109,6 +122,8 @@ impl FaultKind {
                 | Self::WeightEdit
                 | Self::BatchSame
                 | Self::CodeMismatch
+                | Self::CodeChange
+                | Self::Desync
                 | Self::Silence
         )
     }

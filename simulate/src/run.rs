@@ -15,6 +15,8 @@ const LAUNCH_S: f64 = 30.0;
 const AUDIT_LEAD_S: f64 = 8.0;
 /// Payload of an all-reduce.
 const PAYLOAD_BYTES: u64 = 1 << 30;
+/// Code, configuration and environment are told at the start and every so many steps.
+const ENVIRONMENT_STEPS: u64 = 20;
 /// Who the audit records name; a pseudonym, as audit sources send them.
 const ACTOR: &str = "u-4f21";
 
@@ -87,13 +89,20 @@ impl<'a> Run<'a> {
                 tp: place.tp,
                 pp: place.pp,
             })?;
-            for (kind, name, digest) in environment(self.scenario, 0, rank) {
-                let time = self.clock(rank, START_NS + nanoseconds(LAUNCH_S / 2.0));
-                emit(Row::Digest { rank: Some(rank), step: 0, time, kind, name, digest: &digest })?;
-            }
         }
+        self.emit_environment(0, START_NS + nanoseconds(LAUNCH_S / 2.0), emit)?;
         for (comm, members) in &self.layout.groups {
             members.iter().try_for_each(|rank| emit(Row::Member { comm, rank: *rank }))?;
+        }
+        Ok(())
+    }
+
+    fn emit_environment<E>(&self, step: u64, time_ns: i64, emit: &mut Emit<'_, E>) -> Result<(), E> {
+        for rank in self.ranks().filter(|rank| !self.is_hit(FaultKind::Silence, step, *rank)) {
+            let time = self.clock(rank, time_ns);
+            for (kind, name, digest) in environment(self.scenario, step, rank) {
+                emit(Row::Digest { rank: Some(rank), step, time, kind, name, digest: &digest })?;
+            }
         }
         Ok(())
     }
@@ -123,6 +132,9 @@ impl<'a> Run<'a> {
         let begin_ns = self.now_ns;
         self.weights.between(self.scenario, step);
         self.emit_inputs(step, emit)?;
+        if step > 0 && step.is_multiple_of(ENVIRONMENT_STEPS) {
+            self.emit_environment(step, self.now_ns, emit)?;
+        }
         let course = self.training.advance(self.scenario, step);
         let works: Vec<Work> = self.ranks().map(|rank| self.timing.work(self.scenario, step, rank)).collect();
         self.emit_work(step, &works, &course, emit)?;
@@ -198,7 +210,9 @@ impl<'a> Run<'a> {
             for rank in members.iter().copied().filter(|rank| !is_mute(*rank)) {
                 let start = self.clock(rank, arrival(rank));
                 let end = end_ns.map(|end| self.clock(rank, end));
-                emit(Row::Collective { rank, comm, seq: step, bytes: PAYLOAD_BYTES, start, end, step })?;
+                let is_astray = self.is_hit(FaultKind::Desync, step, rank);
+                let bytes = if is_astray { PAYLOAD_BYTES / 2 } else { PAYLOAD_BYTES };
+                emit(Row::Collective { rank, comm, seq: step, bytes, start, end, step })?;
             }
         }
         Ok(done_ns)

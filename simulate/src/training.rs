@@ -121,7 +121,8 @@ fn harm_nats(scenario: &Scenario, step: u64) -> f64 {
         let end = fault.end_step.unwrap_or(scenario.steps);
         fault.strength(step) * (end - step) as f64 / (end - fault.onset_step) as f64
     });
-    edits.chain(spikes).sum()
+    let drifts = active(&scenario.faults, FaultKind::LossDrift, step).map(|fault| fault.strength(step));
+    edits.chain(spikes).chain(drifts).sum()
 }
 
 /// Share of the ranks whose gradient has the wrong sign, and the mean (of squares) of what is a rank's own.

@@ -59,7 +59,8 @@ pub(crate) fn batch_digest(scenario: &Scenario, step: u64, dp: u32) -> String {
 pub(crate) fn environment(scenario: &Scenario, step: u64, rank: u32) -> [(&'static str, &'static str, String); 3] {
     let random = Random { seed: scenario.seed };
     let word = |number: u64, is_other: bool| hex(random.bits(Stream::Environment, u32::from(is_other), number));
-    let has_other_code = is_hit(&scenario.faults, FaultKind::CodeMismatch, step, rank);
+    let has_other_code = is_hit(&scenario.faults, FaultKind::CodeMismatch, step, rank)
+        || active(&scenario.faults, FaultKind::CodeChange, step).next().is_some();
     [
         ("code", "trainer", word(0, has_other_code)),
         ("config", "run", word(1, false)),
