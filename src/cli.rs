@@ -32,6 +32,8 @@ pub enum Command {
     /// Turn what you have (CSV logs, traces, dumps, series) into a run folder
     #[command(subcommand, after_help = "Example: trainwarden import wide train.csv --out runs/llm-7b")]
     Import(ImportCommand),
+    /// Write a run folder of a simulated cluster, with the truth about its faults
+    Simulate(SimulateArgs),
     /// List the detectors: what each watches and what it can find
     Detectors(DetectorsArgs),
 }
@@ -177,6 +179,24 @@ pub struct ReplayArgs {
     /// Keep broken rows in DIR/rejects.jsonl
     #[arg(long, value_name = "DIR")]
     pub rejects: Option<PathBuf>,
+}
+
+/// Arguments of `simulate`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: trainwarden simulate --scenario tests/scenarios/slow_rank_5.toml --out target/slow")]
+pub struct SimulateArgs {
+    /// What to simulate, as TOML; docs/simulate.md says what it may hold
+    #[arg(long, value_name = "FILE")]
+    pub scenario: PathBuf,
+    /// The run folder to write, with `truth.json` in it
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Another seed than the scenario's
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Form of the files written
+    #[arg(long, value_enum, default_value = "parquet", value_name = "FORMAT")]
+    pub format: FolderFormat,
 }
 
 /// Arguments of `detectors`.

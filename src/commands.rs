@@ -9,10 +9,11 @@ use trainwarden_ingest::import::{self, ImportError, ImportReport, ImportSource, 
 use trainwarden_ingest::{Fault, FolderWriter, IngestError};
 
 use crate::cli::{
-    Cli, Command, DetectorsArgs, ImportArgs, ImportCommand, ImportSeriesArgs, ImportWideArgs, ReplayArgs,
+    Cli, Command, DetectorsArgs, ImportArgs, ImportCommand, ImportSeriesArgs, ImportWideArgs, ReplayArgs, SimulateArgs,
 };
 use crate::output::{self, Output, Style, tell};
 use crate::replay::{Findings, replay};
+use crate::simulation;
 
 /// A finding at or above `--fail-on`.
 const EXIT_FINDING: u8 = 1;
@@ -29,6 +30,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Replay(args) => run_replay(&args),
         Command::Import(command) => run_import(&command),
+        Command::Simulate(args) => run_simulate(&args),
         Command::Detectors(args) => run_detectors(&args),
     }
 }
@@ -148,6 +150,17 @@ fn report_import(report: &ImportReport) {
     if report.aside.len() > ASIDE_SHOWN {
         tell("  ...");
     }
+}
+
+fn run_simulate(args: &SimulateArgs) -> Result<ExitCode> {
+    let mut scenario = simulation::read_scenario(&args.scenario)?;
+    scenario.seed = args.seed.unwrap_or(scenario.seed);
+    let rows = simulation::write(&scenario, &args.out, args.format.into())?;
+    let faults =
+        if scenario.faults.len() == 1 { "1 fault".to_owned() } else { format!("{} faults", scenario.faults.len()) };
+    let ranks = scenario.cluster.ranks();
+    println!("{ranks} ranks, {} steps, {faults}: {rows} rows written to {}", scenario.steps, args.out.display());
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_detectors(args: &DetectorsArgs) -> Result<ExitCode> {

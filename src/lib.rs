@@ -9,3 +9,4 @@ pub mod pipeline;
 pub mod progress;
 pub mod quality;
 pub mod replay;
+pub mod simulation;

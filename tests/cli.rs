@@ -210,3 +210,27 @@ fn every_command_has_help_with_an_example() {
     let listed = stdout(&trainwarden(&["detectors"]));
     assert!(listed.contains("straggler") && listed.contains("slowdown.rank"), "{listed}");
 }
+
+#[test]
+fn a_simulated_cluster_can_be_replayed_and_carries_its_truth() {
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    let scenario = format!("{}/tests/scenarios/code_mismatch.toml", env!("CARGO_MANIFEST_DIR"));
+    let out = dir.path().join("run");
+    let simulated = trainwarden(&["simulate", "--scenario", &scenario, "--out", text(&out)]);
+    assert!(simulated.status.success(), "{}", stderr(&simulated));
+    assert!(stdout(&simulated).starts_with("16 ranks, 240 steps, 1 fault:"), "{}", stdout(&simulated));
+    let truth = fs::read_to_string(out.join("truth.json")).expect("the truth was written");
+    assert!(truth.contains("environment.mismatch"), "{truth}");
+    let replayed = trainwarden(&["replay", text(&out), "--fail-on", "critical"]);
+    assert_eq!(replayed.status.code(), Some(1), "{}", stdout(&replayed));
+}
+
+#[test]
+fn a_scenario_that_makes_no_sense_is_told_with_what_is_accepted_and_writes_nothing() {
+    let dir = folder(&[("bad.toml", b"run = 'a'\nseed = 1\nsteps = 0\n[cluster]\ndp = 4\n")]);
+    let out = dir.path().join("run");
+    let simulated = trainwarden(&["simulate", "--scenario", text(&dir.path().join("bad.toml")), "--out", text(&out)]);
+    assert_eq!(simulated.status.code(), Some(2));
+    assert!(stderr(&simulated).contains("`steps` is 0, but must be 1 to"), "{}", stderr(&simulated));
+    assert!(!out.exists());
+}

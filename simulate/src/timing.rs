@@ -1,0 +1,121 @@
+//! How long the work of a rank takes.
+
+use crate::fault::{active, is_hit};
+use crate::random::{Random, Stream};
+use crate::{FaultKind, Scenario};
+
+/// Shares of the step's own work; the optimizer has the rest.
+const FORWARD_SHARE: f64 = 0.32;
+const BACKWARD_SHARE: f64 = 0.64;
+/// Transfer of an all-reduce that nobody comes late to, as a share of the step.
+const TRANSFER_SHARE: f64 = 0.03;
+/// Work that the first step adds for compiling and filling caches, in steps; later ones a quarter, a ninth, ...
+const FIRST_STEP_EXTRA: f64 = 2.0;
+/// Largest lateness out of the ordinary, in scales of the tail.
+const TAIL_MAX: f64 = 20.0;
+/// Least noise factor: no work takes no time.
+const FACTOR_MIN: f64 = 0.1;
+/// Chance of a step to have a sleeping rank under `random_sleeps`.
+const SLEEP_CHANCE: f64 = 0.25;
+
+/// The own work of one rank in one step, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Work {
+    pub(crate) forward_s: f64,
+    pub(crate) backward_s: f64,
+}
+
+/// The noise of the work, rank by rank.
+#[derive(Clone, Debug)]
+pub(crate) struct Timing {
+    random: Random,
+    skew: Vec<f64>,
+    forward: Vec<f64>,
+    backward: Vec<f64>,
+}
+
+impl Timing {
+    pub(crate) fn of(scenario: &Scenario) -> Self {
+        let random = Random { seed: scenario.seed };
+        let ranks = scenario.cluster.ranks();
+        let skew = (0..ranks).map(|rank| scenario.noise.skew * random.normal(Stream::Skew, rank, 0)).collect();
+        Self { random, skew, forward: vec![0.0; ranks as usize], backward: vec![0.0; ranks as usize] }
+    }
+
+    /// The work of a rank; to be called once for each rank and step, in the order of steps.
+    pub(crate) fn work(&mut self, scenario: &Scenario, step: u64, rank: u32) -> Work {
+        let column = rank as usize;
+        let noise = &scenario.noise;
+        for (state, stream) in [(&mut self.forward, Stream::Forward), (&mut self.backward, Stream::Backward)] {
+            let fresh = self.random.normal(stream, rank, step);
+            // Scaled so that the deviation of the process is 1 from the first step on.
+            let next = noise.phi * state[column] + (1.0 - noise.phi * noise.phi).sqrt() * fresh;
+            state[column] = if step == 0 { fresh } else { next };
+        }
+        let lasting = (1.0 + self.skew[column]) * common_factor(scenario, step) * own_factor(scenario, step, rank);
+        let tail = self.tail(scenario, step, rank);
+        let unit = scenario.cluster.step_time_s * lasting;
+        let factor = |state: f64| (1.0 + noise.sigma * state).max(FACTOR_MIN);
+        Work {
+            forward_s: unit * FORWARD_SHARE * factor(self.forward[column]),
+            backward_s: unit * BACKWARD_SHARE * (factor(self.backward[column]) + tail)
+                + self.sleep(scenario, step, rank),
+        }
+    }
+
+    fn tail(&self, scenario: &Scenario, step: u64, rank: u32) -> f64 {
+        let noise = &scenario.noise;
+        if self.random.uniform(Stream::Tail, rank, step) >= noise.tail_probability {
+            return 0.0;
+        }
+        let chance = self.random.uniform(Stream::TailSize, rank, step).max(f64::MIN_POSITIVE);
+        noise.tail_scale * (1.0 / chance.sqrt() - 1.0).min(TAIL_MAX)
+    }
+
+    fn sleep(&self, scenario: &Scenario, step: u64, rank: u32) -> f64 {
+        let Some(fault) = active(&scenario.faults, FaultKind::RandomSleeps, step).next() else { return 0.0 };
+        // Drawn for the step, not for the rank: one rank sleeps, or none.
+        let ranks = f64::from(scenario.cluster.ranks());
+        let draw = self.random.uniform(Stream::Sleep, 0, step) / SLEEP_CHANCE;
+        let sleeps = (draw * ranks) as u64 == u64::from(rank);
+        if sleeps { fault.strength(step) * scenario.cluster.step_time_s } else { 0.0 }
+    }
+}
+
+/// What happens to all ranks alike: the first steps, the wave, a slow job.
+fn common_factor(scenario: &Scenario, step: u64) -> f64 {
+    let count = (step + 1) as f64;
+    let first = 1.0 + FIRST_STEP_EXTRA / (count * count);
+    let noise = &scenario.noise;
+    let wave = 1.0 + noise.wave * wave_at(step, noise.wave_steps);
+    let slow: f64 =
+        active(&scenario.faults, FaultKind::SlowRun, step).map(|fault| 1.0 + fault.strength(step)).product();
+    first * wave * slow
+}
+
+fn own_factor(scenario: &Scenario, step: u64, rank: u32) -> f64 {
+    let slow = active(&scenario.faults, FaultKind::SlowRank, step).filter(|fault| fault.touches(step, rank));
+    slow.map(|fault| 1.0 + fault.strength(step)).product()
+}
+
+/// A wave between -1 and 1 made of two parabolas, within 6 % of a sine.
+fn wave_at(step: u64, period_steps: u64) -> f64 {
+    if period_steps == 0 {
+        return 0.0;
+    }
+    let half = 2.0 * (step % period_steps) as f64 / period_steps as f64;
+    if half < 1.0 { 4.0 * half * (1.0 - half) } else { -4.0 * (half - 1.0) * (2.0 - half) }
+}
+
+/// Time of the optimizer's part of a step, in seconds.
+pub(crate) fn optimizer_s(scenario: &Scenario) -> f64 {
+    scenario.cluster.step_time_s * (1.0 - FORWARD_SHARE - BACKWARD_SHARE)
+}
+
+/// Time of a transfer between `members` that nobody comes late to, in seconds.
+pub(crate) fn transfer_s(scenario: &Scenario, step: u64, members: &[u32]) -> f64 {
+    let usual = scenario.cluster.step_time_s * TRANSFER_SHARE;
+    let is_slow = members.iter().any(|rank| is_hit(&scenario.faults, FaultKind::SlowLink, step, *rank));
+    let strength = active(&scenario.faults, FaultKind::SlowLink, step).map(|fault| fault.strength(step)).sum::<f64>();
+    if is_slow { usual * (1.0 + strength) } else { usual }
+}

@@ -1,0 +1,47 @@
+//! What was planted.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Scenario;
+
+/// What `truth.json` says of a simulated run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Truth {
+    /// Name of the run.
+    pub run: String,
+    /// Seed it was made from.
+    pub seed: u64,
+    /// What was planted, in the order of the scenario; empty for a healthy run.
+    pub faults: Vec<PlantedFault>,
+}
+
+/// One fault that was planted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlantedFault {
+    /// Kind of the incident it should be, such as `slowdown.rank`.
+    pub kind: String,
+    /// The first step it touches.
+    pub onset_step: u64,
+    /// The first step it no longer touches; absent = until the end.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub end_step: Option<u64>,
+    /// The guilty ranks; empty when the whole run is meant.
+    pub ranks: Vec<u32>,
+    /// How large, in the unit of its kind.
+    pub size: f64,
+}
+
+impl Truth {
+    /// The truth about a scenario.
+    #[must_use]
+    pub fn of(scenario: &Scenario) -> Self {
+        let planted = |fault: &crate::Fault| PlantedFault {
+            kind: fault.kind.incident_kind().to_owned(),
+            onset_step: fault.onset_step,
+            end_step: fault.end_step,
+            ranks: if fault.kind.names_ranks() { fault.ranks.clone() } else { Vec::new() },
+            size: fault.size,
+        };
+        Self { run: scenario.run.clone(), seed: scenario.seed, faults: scenario.faults.iter().map(planted).collect() }
+    }
+}

@@ -1,0 +1,96 @@
+//! Simulated clusters as run folders.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use trainwarden_ingest::{
+    CollectiveOut, DigestOut, EventOut, FolderWriter, Format, IngestError, MemberOut, PlacementOut, SampleOut,
+};
+use trainwarden_simulate::{Row, Scenario, Truth, simulate};
+
+/// The file beside the tables that says what was planted.
+pub const TRUTH_FILE: &str = "truth.json";
+
+/// Reads a scenario from a TOML file.
+///
+/// # Errors
+/// When the file cannot be read or is no scenario.
+pub fn read_scenario(path: &Path) -> Result<Scenario> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    Scenario::from_toml(&text).with_context(|| format!("`{}` is no scenario", path.display()))
+}
+
+/// Simulates a scenario into a run folder.
+///
+/// * `dir`: is created when it does not exist; its tables of that form, and `truth.json`, are replaced.
+/// * Returns how many rows were written.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn write(scenario: &Scenario, dir: &Path, format: Format) -> Result<u64> {
+    let mut writer = FolderWriter::create(dir, format)?;
+    let mut rows = 0;
+    simulate(scenario, &mut |row| {
+        rows += 1;
+        write_row(&mut writer, &scenario.run, &row)
+    })?;
+    writer.finish()?;
+    let path = dir.join(TRUTH_FILE);
+    let truth = serde_json::to_string_pretty(&Truth::of(scenario)).context("cannot write the truth as JSON")?;
+    fs::write(&path, truth + "\n").map_err(|source| IngestError::WriteFile { path, source })?;
+    Ok(rows)
+}
+
+fn write_row(writer: &mut FolderWriter, run: &str, row: &Row<'_>) -> Result<(), IngestError> {
+    let attempt = 0;
+    match *row {
+        Row::Sample { rank, step, time, metric, value } => {
+            writer.sample(&SampleOut { run, attempt, rank, step: Some(step), time: Some(time), metric, value })
+        }
+        Row::Collective { rank, comm, seq, bytes, start, end, step } => writer.collective(&CollectiveOut {
+            run,
+            attempt,
+            rank,
+            comm,
+            seq,
+            op: "all_reduce",
+            bytes: Some(bytes),
+            signature: None,
+            enqueued: Some(start),
+            start: Some(start),
+            end,
+            step: Some(step),
+            peer: None,
+        }),
+        Row::Digest { rank, step, time, kind, name, digest } => writer.digest(&DigestOut {
+            run,
+            attempt,
+            rank,
+            step: Some(step),
+            time: Some(time),
+            kind,
+            name,
+            digest,
+            group: None,
+        }),
+        Row::Event { time, source, kind, actor, node, subject, detail } => {
+            let (run, attempt) = (Some(run), Some(attempt));
+            writer.event(&EventOut { time, source, kind, actor, run, attempt, node, rank: None, subject, detail })
+        }
+        Row::Placement { rank, node, device, local_rank, dp, tp, pp } => writer.placement(&PlacementOut {
+            run,
+            attempt,
+            rank,
+            node: Some(node),
+            device: Some(device),
+            local_rank: Some(local_rank),
+            dp: Some(dp),
+            tp: Some(tp),
+            pp: Some(pp),
+            ep: None,
+            cp: None,
+        }),
+        Row::Member { comm, rank } => writer.member(&MemberOut { run, attempt, comm, rank }),
+    }
+}
