@@ -182,7 +182,8 @@ impl Correlator {
         changes
     }
 
-    /// The incident a new finding belongs to: of its own kind first, then one that explains it; the newest of several.
+    /// The incident a new finding belongs to: one of its own kind that lasts, then one that explains it, then one of its
+    /// own kind that comes back; the newest of several.
     fn home(&self, verdict: &Verdict) -> Option<IncidentId> {
         let newest_first = || {
             self.opened
@@ -191,9 +192,11 @@ impl Correlator {
                 .filter_map(|id| self.entries.get(id))
                 .filter(|entry| entry.incident.attempt == verdict.attempt && entry.incident.merged_into.is_none())
         };
-        let alike = newest_first().find(|entry| entry.is_same(verdict));
+        let is_over = |entry: &Entry| entry.incident.state == State::Resolved;
+        let lasting = newest_first().find(|entry| entry.is_same(verdict) && !is_over(entry));
         let cause = || newest_first().find(|entry| entry.explains(verdict) || self.is_upstream(entry, verdict));
-        alike.or_else(cause).map(|entry| entry.incident.id.clone())
+        let ended = || newest_first().find(|entry| entry.is_same(verdict));
+        lasting.or_else(cause).or_else(ended).map(|entry| entry.incident.id.clone())
     }
 
     /// A rank of the same pipeline that works slowly makes the later stages come late: they are not to blame.

@@ -168,3 +168,14 @@ fn later_stages_of_a_slow_ranks_pipeline_are_not_blamed_for_coming_late() {
     assert_eq!(kinds(&correlator.take(&late(20, 111))), [(ChangeKind::Opened, Kind::SlowRank)], "another pipeline");
     assert_eq!(correlator.incidents().count(), 2);
 }
+
+#[test]
+fn an_effect_that_comes_back_joins_the_cause_that_was_found_meanwhile() {
+    let mut correlator = Correlator::new(RunId::new("r"));
+    let slow = verdict(Kind::SlowRun, &[], 100);
+    correlator.take(&slow);
+    correlator.take(&Verdict { phase: Phase::Cleared, last: at(120), ..slow });
+    correlator.take(&verdict(Kind::Intermittent, &[], 130));
+    let back = correlator.take(&verdict(Kind::SlowRun, &[], 140));
+    assert_eq!(kinds(&back), [(ChangeKind::Updated, Kind::Intermittent)]);
+}
