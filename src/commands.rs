@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use trainwarden_detect::{DetectorKind, Spec};
 use trainwarden_ingest::import::{self, ImportError, ImportReport, ImportSource, Preset, SeriesOptions, WideOptions};
-use trainwarden_ingest::{Fault, FolderWriter, IngestError};
+use trainwarden_ingest::{FolderWriter, IngestError};
+use trainwarden_telemetry::Fault;
 
 use crate::cli::{
     Cli, Command, DetectorsArgs, ImportArgs, ImportCommand, ImportSeriesArgs, ImportWideArgs, ReplayArgs, SimulateArgs,

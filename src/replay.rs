@@ -63,12 +63,7 @@ fn replay_run(run: &RunId, log: RunLog, findings: &mut Findings, progress: &mut 
     findings.changes.extend(pipeline.finish());
     findings.incidents.extend(pipeline.incidents().cloned());
     findings.rows.insert(run.clone(), rows);
-    let counts = pipeline.counts();
-    findings.counts.late += counts.late;
-    findings.counts.repeated += counts.repeated;
-    findings.counts.conflicting += counts.conflicting;
-    findings.counts.unjudged += counts.unjudged;
-    findings.counts.crowded += counts.crowded;
+    findings.counts += pipeline.counts();
     for (detector, errors) in pipeline.errors() {
         *findings.errors.entry(detector.clone()).or_default() += errors;
     }

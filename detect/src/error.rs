@@ -1,17 +1,7 @@
 //! What can go wrong while judging.
 
 use trainwarden_kernels::KernelError;
-
-/// Whose fault an error is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Bad data.
-    Input,
-    /// A disk, a broker, a device.
-    Outside,
-    /// A bug.
-    Ours,
-}
+use trainwarden_telemetry::Fault;
 
 /// Judging failed.
 #[derive(Debug, thiserror::Error)]

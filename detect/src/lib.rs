@@ -15,6 +15,6 @@ mod snapshot;
 pub use budget::Budget;
 pub(crate) use detector::Judge;
 pub use detector::{Against, Detector, Spec};
-pub use error::{DetectError, Fault};
+pub use error::DetectError;
 pub use registry::DetectorKind;
 pub use scene::{Pause, Scene};

@@ -3,17 +3,7 @@
 use std::path::PathBuf;
 
 use parquet::errors::ParquetError;
-
-/// Who has to act on an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Who called: the input or the arguments are wrong.
-    Input,
-    /// The surroundings: disk, permissions, memory.
-    Outside,
-    /// This program.
-    Ours,
-}
+use trainwarden_telemetry::Fault;
 
 /// Why telemetry could not be read or written.
 #[derive(Debug, thiserror::Error)]

@@ -23,7 +23,7 @@ mod write;
 mod write_file;
 
 pub use align::{Aligner, Counts, Membership};
-pub use error::{Fault, IngestError};
+pub use error::IngestError;
 pub use log::{Log, RunLog};
 pub use reject::{Place, Reject, Rejects, reason};
 pub use row::{CollectiveRow, DigestRow, LogClock, NO_TIME, NO_U32, NO_U64, NameId, Names, Record, Row, SampleRow};

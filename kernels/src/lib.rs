@@ -14,8 +14,8 @@ mod vote;
 pub use backend::{Backend, CenterSpread, KernelError};
 pub use cpu::Cpu;
 pub use evidence::{count_evidence, lag_one_correlation, shift_evidence, tail_evidence, trial_evidence};
-pub use peers::{Middle, distance, quantile_in_place};
-pub use robust::{mad, median, median_in_place, quantile, theil_sen_slope};
+pub use peers::{Middle, quantile_in_place};
+pub use robust::{mad, median, median_in_place, quantile};
 pub use tail::heavy_tail_log10_e;
 pub use vote::{Vote, vote};
 

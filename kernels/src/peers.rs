@@ -61,12 +61,6 @@ pub fn quantile_in_place(values: &mut [f32], q: f64) -> Option<f32> {
     Some(*values.select_nth_unstable_by(place, f32::total_cmp).1)
 }
 
-/// How far `value` stands from `center` in units of `spread`; zero where there is no spread to compare with.
-#[must_use]
-pub fn distance(value: f32, center: f32, spread: f32) -> f32 {
-    if spread > 0.0 { (value - center) / spread } else { 0.0 }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -85,7 +79,6 @@ mod tests {
         assert_eq!(Middle::of(&mut [1.0]), None);
         assert_eq!(Middle::of(&mut []), None);
         assert_eq!(quantile_in_place(&mut [], 0.5), None);
-        assert_eq!(distance(2.0, 1.0, 0.0), 0.0);
     }
 
     #[test]

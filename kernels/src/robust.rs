@@ -52,20 +52,6 @@ pub fn quantile(values: &[f64], q: f64) -> Option<f64> {
     Some(sorted[low] + (place - low as f64) * (sorted[high] - sorted[low]))
 }
 
-/// Median of the slopes of all pairs of points, in units of `y` per unit of `x`; `None` with fewer than two distinct `x`.
-///
-/// Cost: n (n - 1) / 2 slopes. Source: Sen, "Estimates of the Regression Coefficient Based on Kendall's Tau",
-/// JASA 63 (1968).
-#[must_use]
-pub fn theil_sen_slope(points: &[(f64, f64)]) -> Option<f64> {
-    let mut slopes = Vec::with_capacity(points.len() * points.len().saturating_sub(1) / 2);
-    for (index, (x, y)) in points.iter().enumerate() {
-        let later = &points[index + 1..];
-        slopes.extend(later.iter().filter(|(other, _)| other != x).map(|(other, value)| (value - y) / (other - x)));
-    }
-    median_in_place(&mut slopes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,13 +69,5 @@ mod tests {
         assert_eq!(quantile(&[4.0, 1.0, 2.0, 3.0], 0.5), Some(2.5));
         assert_eq!(quantile(&[4.0, 1.0], 1.0), Some(4.0));
         assert_eq!(quantile(&[], 0.5), None);
-    }
-
-    #[test]
-    fn one_wild_point_does_not_turn_the_slope() {
-        let mut points: Vec<(f64, f64)> = (0..20).map(|x| (f64::from(x), 2.0 * f64::from(x) + 1.0)).collect();
-        points[7].1 = 1e6;
-        assert_eq!(theil_sen_slope(&points), Some(2.0));
-        assert_eq!(theil_sen_slope(&[(1.0, 1.0), (1.0, 2.0)]), None);
     }
 }

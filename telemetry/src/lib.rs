@@ -6,6 +6,7 @@
 mod collective;
 mod digest;
 mod event;
+mod fault;
 mod incident;
 mod kind;
 mod metric;
@@ -19,6 +20,7 @@ mod verdict;
 pub use collective::{CollectiveCall, CollectiveEntry};
 pub use digest::{DigestEntry, DigestKind, DigestSet};
 pub use event::Event;
+pub use fault::Fault;
 pub use incident::{
     AuditChange, Change, ChangeKind, Checkpoint, Incident, IncidentId, IncidentScope, IncidentSuspect, State,
 };

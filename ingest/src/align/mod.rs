@@ -13,6 +13,7 @@ mod samples;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,16 @@ pub struct Counts {
     pub unjudged: u64,
     /// Rows of a metric, name or communicator that came when too many others were aligned.
     pub crowded: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.late += other.late;
+        self.repeated += other.repeated;
+        self.conflicting += other.conflicting;
+        self.unjudged += other.unjudged;
+        self.crowded += other.crowded;
+    }
 }
 
 /// Who is in each attempt, as the tables `ranks` and `groups` told before its first row.

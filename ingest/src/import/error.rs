@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::{Fault, IngestError};
+use trainwarden_telemetry::Fault;
+
+use crate::IngestError;
 
 /// Why files could not be imported.
 #[derive(Debug, thiserror::Error)]
