@@ -9,4 +9,5 @@ pub mod pipeline;
 pub mod progress;
 pub mod quality;
 pub mod replay;
+pub mod scorecard;
 pub mod simulation;

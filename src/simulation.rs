@@ -1,5 +1,6 @@
 //! Simulated clusters as run folders.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -19,6 +20,24 @@ pub const TRUTH_FILE: &str = "truth.json";
 pub fn read_scenario(path: &Path) -> Result<Scenario> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
     Scenario::from_toml(&text).with_context(|| format!("`{}` is no scenario", path.display()))
+}
+
+/// Reads the scenarios of a folder, by the names of their files without the ending `.toml`.
+///
+/// # Errors
+/// When the folder cannot be listed, or one of the files is no scenario.
+pub fn read_scenarios(dir: &Path) -> Result<BTreeMap<String, Scenario>> {
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot list `{}`", dir.display()))?;
+    let mut scenarios = BTreeMap::new();
+    for entry in entries {
+        let path = entry.with_context(|| format!("cannot list `{}`", dir.display()))?.path();
+        if path.extension().is_some_and(|extension| extension == "toml")
+            && let Some(name) = path.file_stem()
+        {
+            scenarios.insert(name.to_string_lossy().into_owned(), read_scenario(&path)?);
+        }
+    }
+    Ok(scenarios)
 }
 
 /// Simulates a scenario into a run folder.
