@@ -312,7 +312,8 @@ impl Correlator {
         changes
     }
 
-    /// Open incidents that the one just opened explains.
+    /// Incidents that the one just opened explains. Those that were over before it was found are among them: a cause
+    /// that takes long to prove is no reason to tell its first effects apart.
     fn effects_of(&self, cause: &IncidentId) -> Vec<IncidentId> {
         let cause = &self.entries[cause];
         let is_explained = |entry: &Entry| {
@@ -332,7 +333,7 @@ impl Correlator {
             let other = &entry.incident;
             other.id != cause.incident.id
                 && other.attempt == cause.incident.attempt
-                && other.state != State::Resolved
+                && other.merged_into.is_none()
                 && other.severity <= cause.incident.severity
                 && (is_explained(entry) || is_downstream(entry))
         };

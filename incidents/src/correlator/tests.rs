@@ -56,6 +56,17 @@ fn an_effect_seen_first_is_merged_into_its_cause_and_one_that_began_long_before_
 }
 
 #[test]
+fn an_effect_that_was_over_before_its_cause_was_found_is_merged_too() {
+    let mut correlator = Correlator::new(RunId::new("r"));
+    let effect = verdict(Kind::SlowRun, &[], 420);
+    correlator.take(&effect);
+    correlator.take(&Verdict { phase: Phase::Cleared, last: at(440), ..effect });
+    let changes = correlator.take(&Verdict { last: at(470), ..verdict(Kind::Intermittent, &[], 400) });
+    assert_eq!(kinds(&changes)[1], (ChangeKind::Merged, Kind::SlowRun));
+    assert_eq!(correlator.take(&verdict(Kind::SlowRank, &[3], 400)).len(), 3, "merged once, into the first cause");
+}
+
+#[test]
 fn an_incident_resolves_with_its_last_case_and_reopens_under_its_id() {
     let mut correlator = Correlator::new(RunId::new("r"));
     let raised = verdict(Kind::SlowRank, &[17], 100);
