@@ -179,7 +179,7 @@ mod tests {
         let Ok(()) = simulate::<Infallible>(&scenario, &mut |attempt, row| {
             match row {
                 Row::Sample { step, metric: "loss", .. } => told.push((attempt, format!("step {step}"))),
-                Row::Event { kind, rank, detail, .. } if kind == "process_exit" => {
+                Row::Event { kind: "process_exit", rank, detail, .. } => {
                     told.push((attempt, format!("exit {} {}", rank.unwrap_or(99), detail.unwrap_or_default())));
                 }
                 Row::Digest { kind, name, digest, .. } if kind.starts_with("checkpoint") => {
