@@ -41,7 +41,7 @@
 //! E-detectors: Shin, Ramdas, Rinaldo (2022); stage peers: Lin et al., "Understanding Stragglers in
 //! Large Model Training Using What-if Analysis" (2025).
 
-mod series;
+pub(crate) mod series;
 #[cfg(test)]
 mod tests;
 

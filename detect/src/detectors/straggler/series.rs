@@ -7,11 +7,11 @@ use trainwarden_kernels::{Middle, lag_one_correlation, quantile_in_place, shift_
 use trainwarden_telemetry::Rank;
 
 /// Rows from which offsets and noise are learned.
-pub(super) const WARM_ROWS: u32 = 32;
+pub(crate) const WARM_ROWS: u32 = 32;
 /// Rows a rank must have been slow before offsets are known, to be named.
 const EARLY_ROWS: u32 = 8;
 /// Nothing is wrong within this much of the peers, once a rank's own offset is known.
-pub(super) const TOLERANCE: f32 = 0.01;
+pub(crate) const TOLERANCE: f32 = 0.01;
 /// Nothing is wrong within this much of the peers before that.
 const EARLY_TOLERANCE: f32 = 0.10;
 /// Offsets are made more exact over this many rows, while nothing speaks against the rank, and are frozen then.
@@ -45,27 +45,27 @@ const NOISE_QUANTILES: [(f64, f32); 3] = [(0.50, 0.674_5), (0.90, 1.644_9), (0.9
 
 /// A rank that stands apart, with its numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Finding {
-    pub(super) column: usize,
+pub(crate) struct Finding {
+    pub(crate) column: usize,
     /// Work time over that of its peers, its own offset taken out.
-    pub(super) ratio: f32,
+    pub(crate) ratio: f32,
     /// Half-width of what is normal for that ratio.
-    pub(super) band: f32,
+    pub(crate) band: f32,
     /// Standard error of that ratio.
-    pub(super) error: f32,
-    pub(super) log10_e: f64,
+    pub(crate) error: f32,
+    pub(crate) log10_e: f64,
     /// Rows since it began, this one included.
-    pub(super) age: u32,
+    pub(crate) age: u32,
     /// Rows by which the beginning is uncertain.
-    pub(super) blur: u32,
-    pub(super) peers: usize,
+    pub(crate) blur: u32,
+    pub(crate) peers: usize,
 }
 
 /// The state of one metric: one entry a column in every vector.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Series {
-    pub(super) ranks: Vec<Rank>,
-    pub(super) rows: u32,
+pub(crate) struct Series {
+    pub(crate) ranks: Vec<Rank>,
+    pub(crate) rows: u32,
     groups: Vec<Group>,
     /// [rows, ranks] of the first rows, raw; NaN = absent. Emptied when offsets are frozen.
     warm: Vec<f32>,
@@ -77,9 +77,9 @@ pub(super) struct Series {
     ages: Vec<[u32; 3]>,
     means: Vec<[f32; 3]>,
     /// Columns already named and not yet cleared.
-    pub(super) named: Vec<bool>,
+    pub(crate) named: Vec<bool>,
     /// Work time of a typical rank in the last row.
-    pub(super) level: f32,
+    pub(crate) level: f32,
     #[serde(skip)]
     scratch: Vec<f32>,
     #[serde(skip)]
@@ -107,7 +107,7 @@ impl Group {
 }
 
 impl Series {
-    pub(super) fn new(ranks: &[Rank], groups: Vec<Vec<usize>>) -> Self {
+    pub(crate) fn new(ranks: &[Rank], groups: Vec<Vec<usize>>) -> Self {
         let count = ranks.len();
         let group = |columns| Group { columns, ..Group::default() };
         Self {
@@ -127,7 +127,7 @@ impl Series {
     /// Takes in a row (absent or unusable cells NaN) and gives the ranks that stand apart from now on, by column.
     ///
     /// * `threshold`: nats a finding needs.
-    pub(super) fn observe(&mut self, values: &[f32], threshold: f32) -> Vec<Finding> {
+    pub(crate) fn observe(&mut self, values: &[f32], threshold: f32) -> Vec<Finding> {
         self.rows += 1;
         self.scratch.clear();
         self.scratch.extend(values.iter().filter(|value| !value.is_nan()));
@@ -385,7 +385,7 @@ impl Series {
     }
 
     /// By how much a rank was slow over the last `age` rows, and the standard error; `None` while that is not known.
-    pub(super) fn excess(&self, rank: Rank, age: u32) -> Option<(f32, f32)> {
+    pub(crate) fn excess(&self, rank: Rank, age: u32) -> Option<(f32, f32)> {
         let column = self.ranks.binary_search(&rank).ok()?;
         let group = self.groups.iter().find(|group| group.columns.contains(&column))?;
         let which = means_of(age).last()?;
@@ -394,19 +394,19 @@ impl Series {
 
     /// A column's ratio now: the larger of its short and its long running mean, so that a case neither ends with one
     /// quick row nor before the long mean has heard of it.
-    pub(super) fn ratio_now(&self, column: usize) -> f32 {
+    pub(crate) fn ratio_now(&self, column: usize) -> f32 {
         1.0 + self.means[column][0].max(self.means[column][1])
     }
 
     /// Forgets the evidence against a column whose finding is over.
-    pub(super) fn acquit(&mut self, column: usize) {
+    pub(crate) fn acquit(&mut self, column: usize) {
         self.named[column] = false;
         self.sums[column] = [0.0; 3];
         self.ages[column] = [0; 3];
     }
 
     /// The same knowledge for other columns: ranks that stay keep what was learned, new ones start with nothing.
-    pub(super) fn onto(&self, ranks: &[Rank], groups: Vec<Vec<usize>>) -> Self {
+    pub(crate) fn onto(&self, ranks: &[Rank], groups: Vec<Vec<usize>>) -> Self {
         let mut moved = Self::new(ranks, groups);
         moved.rows = self.rows;
         moved.level = self.level;
