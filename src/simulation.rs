@@ -50,9 +50,9 @@ pub fn read_scenarios(dir: &Path) -> Result<BTreeMap<String, Scenario>> {
 pub fn write(scenario: &Scenario, dir: &Path, format: Format) -> Result<u64> {
     let mut writer = FolderWriter::create(dir, format)?;
     let mut rows = 0;
-    simulate(scenario, &mut |row| {
+    simulate(scenario, &mut |attempt, row| {
         rows += 1;
-        write_row(&mut writer, &scenario.run, &row)
+        write_row(&mut writer, (&scenario.run, attempt), &row)
     })?;
     writer.finish()?;
     let path = dir.join(TRUTH_FILE);
@@ -61,19 +61,18 @@ pub fn write(scenario: &Scenario, dir: &Path, format: Format) -> Result<u64> {
     Ok(rows)
 }
 
-fn write_row(writer: &mut FolderWriter, run: &str, row: &Row<'_>) -> Result<(), IngestError> {
-    let attempt = 0;
+fn write_row(writer: &mut FolderWriter, (run, attempt): (&str, u32), row: &Row<'_>) -> Result<(), IngestError> {
     match *row {
         Row::Sample { rank, step, time, metric, value } => {
             writer.sample(&SampleOut { run, attempt, rank, step: Some(step), time: Some(time), metric, value })
         }
-        Row::Collective { rank, comm, seq, bytes, start, end, step } => writer.collective(&CollectiveOut {
+        Row::Collective { rank, comm, seq, op, bytes, start, end, step } => writer.collective(&CollectiveOut {
             run,
             attempt,
             rank,
             comm,
             seq,
-            op: "all_reduce",
+            op,
             bytes: Some(bytes),
             signature: None,
             enqueued: Some(start),
@@ -93,9 +92,9 @@ fn write_row(writer: &mut FolderWriter, run: &str, row: &Row<'_>) -> Result<(), 
             digest,
             group: None,
         }),
-        Row::Event { time, source, kind, actor, node, subject, detail } => {
+        Row::Event { time, source, kind, actor, node, rank, subject, detail } => {
             let (run, attempt) = (Some(run), Some(attempt));
-            writer.event(&EventOut { time, source, kind, actor, run, attempt, node, rank: None, subject, detail })
+            writer.event(&EventOut { time, source, kind, actor, run, attempt, node, rank, subject, detail })
         }
         Row::Placement { rank, node, device, local_rank, dp, tp, pp } => writer.placement(&PlacementOut {
             run,
