@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     fn planted(kind: &str, onset_step: u64, ranks: &[u32]) -> PlantedFault {
-        PlantedFault { kind: kind.to_owned(), onset_step, end_step: None, ranks: ranks.to_vec(), size: 1.0 }
+        PlantedFault { kind: kind.to_owned(), attempt: 0, onset_step, end_step: None, ranks: ranks.to_vec(), size: 1.0 }
     }
 
     fn truth(faults: &[PlantedFault]) -> Truth {
