@@ -60,7 +60,9 @@ registry! {
     LateArrival = late_arrival,
     /// Rare pauses on changing ranks.
     WanderingSleep = wandering_sleep,
-    /// A rank's gradient or loss stands apart from its peers'.
+    /// A data-parallel index reads other data than its peers.
+    DataShift = data_shift,
+    /// A rank's gradient stands apart from its peers'.
     GradientOutlier = gradient_outlier,
     /// A rank's metric stands apart from its peers'.
     RankOutlier = rank_outlier,

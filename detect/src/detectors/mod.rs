@@ -4,6 +4,7 @@ pub(crate) mod batch_order;
 pub(crate) mod batches;
 pub(crate) mod breach;
 pub(crate) mod contradiction;
+pub(crate) mod data_shift;
 pub(crate) mod departures;
 pub(crate) mod desync;
 pub(crate) mod duplicate_batch;
