@@ -52,6 +52,8 @@ registry! {
     Silence = silence,
     /// Telemetry was sent before.
     Replayed = replayed,
+    /// A device reports errors.
+    DeviceErrors = device_errors,
     /// A device lowers its clocks.
     Throttle = throttle,
     /// A rank does its own work slower than its peers.

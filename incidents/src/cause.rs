@@ -12,8 +12,14 @@ fn effects(cause: Kind) -> &'static [Kind] {
         K::SlowRank => &[K::SlowRun, K::SlowLink, K::Intermittent, K::Periodic],
         K::SlowLink | K::Periodic => &[K::SlowRun, K::Intermittent],
         K::Intermittent => &[K::SlowRun],
-        K::Throttle | K::MemoryErrors => &[K::SlowRank, K::SlowRun, K::Intermittent],
-        K::HardwareFault => &[K::SlowRank, K::SlowRun, K::Hang, K::Silence, K::GradientRank, K::ReplicaMismatch],
+        K::Throttle => &[K::SlowRank, K::SlowRun, K::Intermittent],
+        // What a device cannot correct ends its process, or enters gradients and weights.
+        K::MemoryErrors => {
+            &[K::SlowRank, K::SlowRun, K::Intermittent, K::Hang, K::Silence, K::Kills, K::GradientRank, K::Nonfinite]
+        }
+        K::HardwareFault => {
+            &[K::SlowRank, K::SlowRun, K::SlowLink, K::Hang, K::Silence, K::Kills, K::GradientRank, K::ReplicaMismatch]
+        }
         K::Desync => &[K::Hang, K::Silence, K::SlowRun],
         K::Hang => &[K::Silence, K::SlowRun, K::SlowRank, K::SlowLink],
         K::Kills => &[K::Hang, K::Silence, K::SlowRun, K::Desync],
@@ -33,7 +39,7 @@ fn effects(cause: Kind) -> &'static [Kind] {
         K::DuplicateBatch => &[K::BatchOrder, K::DataShift],
         K::BatchOrder => &[K::DataShift],
         // Old numbers sent as new ones stand apart from whatever the peers do now.
-        K::Replay => &[K::Inconsistent, K::GradientRank, K::SlowRank, K::Intermittent],
+        K::Replay => &[K::Inconsistent, K::GradientRank, K::DataShift, K::SlowRank, K::Intermittent],
         _ => &[],
     }
 }

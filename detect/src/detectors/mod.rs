@@ -7,6 +7,7 @@ pub(crate) mod contradiction;
 pub(crate) mod data_shift;
 pub(crate) mod departures;
 pub(crate) mod desync;
+pub(crate) mod device_errors;
 pub(crate) mod duplicate_batch;
 pub(crate) mod environment_change;
 pub(crate) mod environment_mismatch;
