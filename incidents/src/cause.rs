@@ -77,8 +77,7 @@ pub(crate) fn follows_throughout(cause: Kind, effect: Kind) -> bool {
     let family = |kind: Kind| kind.as_str().split('.').next().unwrap_or_default();
     let lingers = match cause {
         Kind::DataShift => effect == Kind::GradientRank,
-        Kind::InconsistentUpdate => family(effect) == "divergence",
-        Kind::Replay => true,
+        Kind::InconsistentUpdate | Kind::Replay => true,
         _ => family(cause) == "hardware" && family(effect) == "metric",
     };
     lingers || ["slowdown", "telemetry", "stall"].contains(&family(effect))
