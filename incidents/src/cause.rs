@@ -67,13 +67,20 @@ pub(crate) fn ends_with_attempt(kind: Kind) -> bool {
         || matches!(kind, K::Silence | K::Replay | K::GradientRank | K::LossSpike | K::Gradient | K::Throttle)
 }
 
-/// True for effects that can begin at any time while their cause lasts, such as waiting for a slow rank, or a gradient
-/// of strange data; other effects begin with their cause or are a matter of their own. While the optimizer does not
-/// follow the gradient, nothing that the loss does is a matter of its own.
+/// True for effects that can begin at any time while their cause lasts, such as waiting for a slow rank; other effects
+/// begin with their cause or are a matter of their own.
+///
+/// Strange data makes strange gradients, a broken device moves its gauges, and an optimizer that spoils weights makes
+/// the loss leave its course, whenever that is large enough to be seen; old numbers are as strange as the new ones are
+/// far.
 pub(crate) fn follows_throughout(cause: Kind, effect: Kind) -> bool {
-    let is_of_pace = matches!(effect.as_str().split('.').next(), Some("slowdown" | "telemetry" | "stall"));
-    let is_of_data = (cause, effect) == (Kind::DataShift, Kind::GradientRank);
-    is_of_pace || is_of_data || cause == Kind::InconsistentUpdate
+    let family = |kind: Kind| kind.as_str().split('.').next().unwrap_or_default();
+    let lingers = match cause {
+        Kind::DataShift => effect == Kind::GradientRank,
+        Kind::InconsistentUpdate | Kind::Replay => true,
+        _ => family(cause) == "hardware" && family(effect) == "metric",
+    };
+    lingers || ["slowdown", "telemetry", "stall"].contains(&family(effect))
 }
 
 /// True where a finding is too grave to be an effect of `cause`: strange data turns no gradient round and makes none
