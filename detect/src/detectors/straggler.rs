@@ -19,7 +19,8 @@
 //! budget a finding is verified: it
 //! lasted three rows, it is larger than the tolerance, it stands five robust spreads outside what its peers wander in
 //! the same time (by a short running mean; from 12 and 64 rows on by longer ones, which tell smaller sizes), and no
-//! more than a quarter of the peers is slow with it; else it is the job or the design, and no rank's fault.
+//! more than a quarter of the peers is slow with it, half as much or more; else it is the job or the design, and no
+//! rank's fault.
 //! Before there are offsets (rows 8 to 32) one e-CUSUM weighs three deviations against "slower by no more than 10 %".
 //! A rank counts that was more than 10 % slow in nine of ten of at least eight rows, from the first row or a later one
 //! on, and stands in these three times as far from its peers as 95 % of them do: a continuum of unequal workers is

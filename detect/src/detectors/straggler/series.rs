@@ -290,7 +290,7 @@ impl Series {
         let is_small = group.columns.len() < SMALL_GROUP;
         let mut magnitudes = std::mem::take(&mut self.scratch);
         magnitudes.clear();
-        let (mut hot, mut sudden, mut is_new) = (0, 0, false);
+        let (mut sudden, mut is_new) = (0, false);
         let most_nats = group.surprise();
         for column in group.columns.iter().copied() {
             let ratio = self.ratios[column];
@@ -308,8 +308,6 @@ impl Series {
             let is_calm = self.sums[column][SHIFTS.len() - 1] <= 0.0;
             let evidence = self.step(column, excess, deviation, (threshold, most_nats));
             sudden += usize::from(is_calm && excess >= ROW_DEVIATIONS_MAX * deviation);
-            // Who is half convicted counts among the many too: of a slow half of the job some are over first.
-            hot += usize::from(evidence >= 0.5 * threshold);
             is_new |= evidence >= threshold && !self.named[column];
         }
         group.count(magnitudes.len(), sudden);
@@ -318,7 +316,7 @@ impl Series {
             group.noise_now += MEAN_WEIGHTS[1] * (now - group.noise_now);
         }
         self.scratch = magnitudes;
-        if !is_new || hot > group.hot_max() { Vec::new() } else { self.verify(group, deviation, threshold) }
+        if is_new { self.verify(group, deviation, threshold) } else { Vec::new() }
     }
 
     /// Adds a row to the evidence against a column and to what is learned of it; gives the most nats.
@@ -376,6 +374,9 @@ impl Series {
             (center, if is_small { least } else { wander.max(least) })
         };
         let spreads: [(f32, f32); 3] = std::array::from_fn(spread);
+        // Who is half convicted counts among the many too: of a slow half of the job some are over first.
+        let is_half_hot = |column: &&usize| self.sums[**column].iter().any(|sum| *sum >= 0.5 * threshold);
+        let half_hot: Vec<usize> = group.columns.iter().filter(is_half_hot).copied().collect();
         let mut findings = Vec::new();
         for column in group.columns.iter().copied().filter(|column| is_hot(&self.sums[*column])) {
             let (best, log_e) = largest(&self.sums[column]);
@@ -390,6 +391,10 @@ impl Series {
                 mean - center >= GAP_SPREADS * spread && mean / filled(*which, age) >= band
             };
             let Some(which) = means_of(age).find(is_apart) else { continue };
+            let least = 0.5 * self.means[column][which];
+            if half_hot.iter().filter(|other| self.means[**other][which] >= least).count() > group.hot_max() {
+                continue;
+            }
             let (excess, error) = self.excess_by(column, which, age, deviation);
             self.named[column] = true;
             findings.push(Finding {

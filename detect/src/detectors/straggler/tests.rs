@@ -143,6 +143,16 @@ fn hard_batches_small_skews_and_halves_of_the_job_name_nobody() {
 }
 
 #[test]
+fn many_that_wander_a_little_are_nobodys_fault_and_hide_none_that_is_far_slower() {
+    let wander = |row: u64, rank: usize| if rank >= 7 && row >= 60 { 1.03 } else { 1.0 };
+    assert_eq!(verdicts_of(&noisy_panel("forward_time_s", 300, 10, wander)), []);
+    let slow = |row, rank| if rank == 6 && row >= 200 { 1.3 } else { wander(row, rank) };
+    let verdicts = verdicts_of(&noisy_panel("forward_time_s", 300, 10, slow));
+    assert_eq!(named(&verdicts), [6]);
+    assert!(verdicts[0].last.step < Some(Step(206)));
+}
+
+#[test]
 fn a_continuum_of_unequal_workers_is_design() {
     let design = [0.85, 0.8, 0.9, 1.0, 1.02, 1.15, 1.0, 1.05, 1.01, 0.96];
     assert_eq!(verdicts_of(&noisy_panel("batch_time_norm", 300, 10, |_, rank| design[rank])), []);
