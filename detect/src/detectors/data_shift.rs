@@ -21,8 +21,8 @@
 //! At the threshold of the budget a finding is verified: it lasted [`ROWS_MIN`] rows, its mean is [`SIZE_MIN`] spreads
 //! or more, it stands [`GAP_SPREADS`] robust spreads outside what its peers wander in the same time, and no more than a
 //! quarter of them does so with it. Ranks of one data-parallel index are one case. It ends after [`CLEAR_ROWS`] rows in
-//! which the mean was below half of what it was. Gradients that stand apart with the loss are its effect; a gradient
-//! apart alone is told by `gradient_outlier`.
+//! which the mean was below half of what it was and below [`SIZE_MIN`]. Gradients that stand apart with the loss are its
+//! effect; a gradient apart alone is told by `gradient_outlier`.
 //!
 //! # Parameters
 //! `DATA_SHIFT` in `budget.rs`, the constants named above and those of `data_shift/series.rs`.
@@ -68,7 +68,7 @@ const ROWS_MIN: u32 = 5;
 const SIZE_MIN: f32 = 1.0;
 /// Robust spreads of the means of the peers outside of which it must stand.
 const GAP_SPREADS: f32 = 5.0;
-/// Rows below half of its size that end a case.
+/// Rows below half of its size and `SIZE_MIN` that end a case.
 const CLEAR_ROWS: u32 = 20;
 /// Labels kept to tell when something began.
 const LABELS_MAX: usize = 512;
@@ -124,8 +124,10 @@ impl Watched {
         let (mut verdicts, mut over) = (Vec::new(), Vec::new());
         let series = &self.series;
         self.open.retain(|_, case| {
-            let is_apart =
-                |(column, was): &(usize, f32)| series.spreads_apart(*column) * was.signum() > 0.5 * was.abs();
+            // What lessens as the training goes on is not over: a spread is still far from what peers wander.
+            let is_apart = |(column, was): &(usize, f32)| {
+                series.spreads_apart(*column) * was.signum() > (0.5 * was.abs()).min(SIZE_MIN)
+            };
             if case.members.iter().any(is_apart) {
                 (case.calm_rows, case.last) = (0, label);
                 return true;

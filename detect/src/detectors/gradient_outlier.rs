@@ -44,7 +44,7 @@ const SPEC: Spec = Spec {
     watches: &["samples: grad_norm_local", "samples: grad_cosine_local"],
     kinds: &[Kind::GradientRank],
 };
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Times the peers' value that convicts in one row.
 const ENORMOUS: f32 = 100.0;
 /// Rows with a negative cosine that convict.

@@ -45,7 +45,7 @@ const SPEC: Spec = Spec {
     watches: &["samples: every metric by rank without a detector of its own"],
     kinds: &[Kind::MetricOutlier, Kind::MetricShift],
 };
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Rows in a row that make a shift.
 const SHIFT_ROWS: u32 = 32;
 /// Part of the peers' value by which a shifted rank departs.

@@ -58,6 +58,13 @@ fn poisoned_and_trivial_data_are_found_in_time_and_cleared() {
 }
 
 #[test]
+fn a_shift_that_lessens_and_goes_on_is_one_case() {
+    let size = |row: u64| if row < 200 { 12.0 } else { 4.0 };
+    let panel = losses(400, 16, |row, rank| if rank == 2 && row >= 150 { size(row) } else { 0.0 });
+    assert_eq!(phases(&verdicts_of(&panel)), [Phase::Raised]);
+}
+
+#[test]
 fn the_ranks_of_the_index_are_named_and_first_who_logged_its_loss() {
     let mut roster = Roster::default();
     for rank in 0..32_u32 {
