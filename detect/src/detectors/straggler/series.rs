@@ -462,6 +462,7 @@ impl Series {
             let held = |old: &&Group| group.columns.iter().any(|c| from[*c].is_some_and(|c| old.columns.contains(&c)));
             if let Some(old) = self.groups.iter().find(held) {
                 (group.noise, group.inflation, group.noise_now) = (old.noise, old.inflation, old.noise_now);
+                (group.sudden, group.cells) = (old.sudden, old.cells);
             }
         }
         moved
