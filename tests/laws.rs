@@ -1,126 +1,123 @@
-//! What must hold of every scenario: order, cuts and restarts of the program change no byte of what it says.
+//! What must hold of every scenario, whatever is planted in it: how its log is stored and cut, how late its rows come,
+//! and when the program restarts, changes nothing of what is said.
 
 #![expect(unused_crate_dependencies, reason = "what this target does not use serves another one of the package")]
 
 use std::path::Path;
 
-use trainwarden::pipeline::Pipeline;
+use trainwarden::scorecard::is_told;
 use trainwarden::simulation::{read_scenarios, write};
-use trainwarden_detect::Budget;
-use trainwarden_ingest::{Format, Log, LogClock, Membership, NO_U64, Names, Record, Rejects, Row};
+use trainwarden_ingest::Format;
 use trainwarden_simulate::Scenario;
-use trainwarden_telemetry::{Change, RunId};
+use trainwarden_telemetry::Incident;
+
+use crate::recorded::{Cut, Recording, Said, Tables, drawn, json, lines, shuffled};
+
+mod recorded;
 
 /// Tests side by side; each takes the scenarios of its share.
 const SHARES: usize = 2;
-/// Cuts of each scenario.
-const CUTS: u64 = 2;
+/// Cuts and restarts of each scenario that the seed draws.
+const DRAWN: u32 = 2;
+/// What is said is most likely to differ where something was just said: cuts before and after so many of the changes.
+const TOLD_CUTS_MAX: usize = 3;
+/// How much later than it was made a row may be appended, at most: less than the deadline of alignment less the step
+/// that ranks may be apart.
+const LATENESS_S: f64 = 2.0;
 
-/// The log of one scenario, read once.
-struct Recorded {
-    run: RunId,
-    clock: LogClock,
-    names: Names,
-    membership: Membership,
-    records: Vec<Record>,
+/// One scenario and its log, read once.
+struct Case {
+    name: String,
+    seed: u64,
+    tables: Tables,
+    log: Recording,
+    whole: Said,
 }
 
-impl Recorded {
-    fn of(scenario: &Scenario) -> Self {
+impl Case {
+    fn of(name: &str, scenario: &Scenario) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
-        write(scenario, dir.path(), Format::Parquet).expect("a temporary folder takes files");
-        let log = Log::read(&[dir.path().to_owned()], &mut Rejects::new()).expect("the folder was just written");
-        let (run, log) = log.runs.into_iter().next().expect("one run was written");
-        let membership = Membership { rosters: log.rosters, communicators: log.communicators };
-        let records = log.rows.into_records(log.clock).map(|record| record.expect("the folder is good")).collect();
-        Self { run, clock: log.clock, names: log.names, membership, records }
+        write(scenario, dir.path(), Format::Csv).expect("a temporary folder takes files");
+        let log = Recording::read(&[dir.path().to_owned()]);
+        let whole = log.said_of(&log.records);
+        Self { name: name.to_owned(), seed: scenario.seed, tables: Tables::read(dir.path()), log, whole }
     }
 
-    fn pipeline(&self) -> Pipeline {
-        Pipeline::new(&self.run, self.clock, self.membership.clone(), Budget::default())
+    /// The rows of a folder have no order.
+    fn hold_in_any_order(&self) {
+        let mixed = self.tables.replay(|_, lines| shuffled(lines, self.seed));
+        assert_eq!(lines(&mixed.changes), self.whole.changes, "{} in another order", self.name);
+        assert_eq!(json(&mixed.incidents), self.whole.json(), "{} in another order", self.name);
     }
 
-    /// What is said of some records, with a snapshot and restore after `restart` of them.
-    fn said<'a>(&self, records: impl IntoIterator<Item = &'a Record>, restart: Option<usize>) -> Vec<String> {
-        let (mut pipeline, mut changes) = (self.pipeline(), Vec::new());
-        for (index, record) in records.into_iter().enumerate() {
-            if restart == Some(index) {
-                let snapshot = pipeline.snapshot().expect("state serialises");
-                pipeline = Pipeline::restore(&snapshot).expect("the snapshot was just taken");
-                assert_eq!(pipeline.snapshot().expect("state serialises"), snapshot, "at record {index}");
-            }
-            changes.extend(pipeline.push(record, &self.names));
+    fn hold_restored(&self) {
+        let records = 0..self.log.records.len();
+        let mut at: Vec<usize> = (0..DRAWN).map(|turn| drawn(&records, self.seed, turn)).collect();
+        at.push(records.len() / 2);
+        at.sort_unstable();
+        let said = self.log.said_with_restarts(&at);
+        assert_eq!(said.changes, self.whole.changes, "{} restored before the records {at:?}", self.name);
+        assert_eq!(said.json(), self.whole.json(), "{} restored before the records {at:?}", self.name);
+    }
+
+    fn hold_cut(&self) {
+        let records = 0..self.log.records.len();
+        let mut cuts: Vec<Cut> =
+            (0..DRAWN).map(|turn| self.log.cut_at(drawn(&records, self.seed, DRAWN + turn))).collect();
+        for incident in self.whole.incidents.iter().take(TOLD_CUTS_MAX) {
+            let Some(step) = incident.detected_step else { continue };
+            let cut = |step| Cut { attempt: incident.attempt.0, step };
+            cuts.extend([cut(step.0.saturating_sub(1)), cut(step.0)]);
         }
-        changes.extend(pipeline.finish());
-        let line = |change: &Change| serde_json::to_string(change).expect("a change is JSON");
-        changes.iter().map(line).collect()
+        cuts.sort_unstable();
+        cuts.dedup();
+        for (said, cut) in self.log.said_when_cut(&cuts).iter().zip(&cuts) {
+            let whole = &self.whole.changes[..said.len().min(self.whole.changes.len())];
+            assert_eq!(said, whole, "{} cut after {cut:?}", self.name);
+        }
     }
 
-    /// The records up to the end of a step of a launch; what has no step is kept up to the same time.
-    fn until(&self, last: (u32, u64)) -> Vec<&Record> {
-        let is_before = |record: &&Record| place(record).is_some_and(|place| place <= last);
-        let end = self.records.iter().filter(is_before).map(|record| record.log_time).max();
-        let is_kept = |record: &&Record| match place(record) {
-            Some(place) => place <= last,
-            None => Some(record.log_time) <= end,
-        };
-        self.records.iter().filter(is_kept).collect()
+    /// A live log has rows in the order and with the times of their coming. That is another log, so not every byte is
+    /// the same; whom and what it accuses is.
+    fn hold_when_late(&self) {
+        let late = self.log.appended_late(LATENESS_S, self.seed);
+        let said = self.log.said_of(&late);
+        assert_eq!(said.counts.late, 0, "{}: nothing comes after its deadline", self.name);
+        assert_eq!(facts(&said), facts(&self.whole), "{} with rows up to {LATENESS_S} s late", self.name);
     }
 }
 
-/// Launch and step of a record; `None` for events.
-fn place(record: &Record) -> Option<(u32, u64)> {
-    let (attempt, step) = match &record.row {
-        Row::Sample(row) => (row.attempt, row.step),
-        Row::Collective(row) => (row.attempt, row.step),
-        Row::Digest(row) => (row.attempt, row.step),
-        Row::Event(_) => return None,
+/// What is accused of what, since when, told when.
+fn facts(said: &Said) -> Vec<String> {
+    let fact = |incident: &Incident| {
+        let suspects: Vec<u32> = incident.suspects.iter().map(|suspect| suspect.rank.0).collect();
+        let step = |step: Option<trainwarden_telemetry::Step>| step.map_or("-".to_owned(), |step| step.0.to_string());
+        let (first, detected) = (step(incident.first_step), step(incident.detected_step));
+        let (severity, kind) = (incident.severity, incident.kind);
+        format!("{severity} {kind} of {suspects:?} in {} from {first}, at {detected}", incident.attempt.0)
     };
-    (step != NO_U64).then_some((attempt, step))
+    said.incidents.iter().filter(|incident| is_told(incident)).map(fact).collect()
 }
 
-/// A number below `end` for a place in a sequence (SplitMix64).
-fn drawn(seed: u64, place: u64, end: u64) -> u64 {
-    let mut word = (seed ^ place).wrapping_add(0x9E37_79B9_7F4A_7C15);
-    word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    (word ^ (word >> 31)) % end.max(1)
-}
-
-/// Calls `hold` with every scenario of a share.
-fn each(share: usize, hold: impl Fn(&str, u64, &Recorded)) {
+/// Holds a law of every scenario of a share.
+fn hold(share: usize) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
     let scenarios = read_scenarios(&folder).unwrap_or_else(|error| panic!("{error:#}"));
     for (name, scenario) in scenarios.iter().skip(share).step_by(SHARES) {
-        hold(name, scenario.seed, &Recorded::of(scenario));
-    }
-}
-
-/// Rows of equal log time have no order; a folder gives them in that of its files.
-fn hold_laws(name: &str, seed: u64, log: &Recorded) {
-    let whole = log.said(&log.records, None);
-    let mut mixed: Vec<&Record> = log.records.iter().collect();
-    for last in (1..mixed.len()).rev() {
-        mixed.swap(last, drawn(seed, last as u64, last as u64 + 1) as usize);
-    }
-    mixed.sort_by_key(|record| record.log_time);
-    let count = log.records.len();
-    let restart = count / 4 + drawn(seed, 1, count as u64 / 2) as usize;
-    assert_eq!(log.said(mixed, Some(restart)), whole, "{name} in another order, restored after {restart} records");
-    let places: Vec<(u32, u64)> = log.records.iter().filter_map(place).collect();
-    for cut in 0..CUTS {
-        let last = places[drawn(seed, 2 + cut, places.len() as u64) as usize];
-        let part = log.said(log.until(last), None);
-        assert_eq!(part, whole[..part.len().min(whole.len())], "{name} cut after {last:?}");
+        let case = Case::of(name, scenario);
+        case.hold_in_any_order();
+        case.hold_restored();
+        case.hold_cut();
+        case.hold_when_late();
     }
 }
 
 #[test]
-fn order_cuts_and_restarts_change_no_byte_of_the_first_half() {
-    each(0, hold_laws);
+fn order_lateness_cuts_and_restarts_change_nothing_of_the_first_half() {
+    hold(0);
 }
 
 #[test]
-fn order_cuts_and_restarts_change_no_byte_of_the_second_half() {
-    each(1, hold_laws);
+fn order_lateness_cuts_and_restarts_change_nothing_of_the_second_half() {
+    hold(1);
 }
