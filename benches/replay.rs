@@ -4,18 +4,16 @@
 //! The workload is W8k of the peers' comparison, rebuilt from its description (own random numbers): base 250 ms, rank
 //! skew 0.5 %, common wave 1 %, AR(1) noise 2.1 % (phi 0.3), all ranks +25 % on steps 700 to 705; from step 500 on 64
 //! ranks each are +10 %, drift to +10 %, have three points of +40 %, or are +3 %.
-//! CPU seconds and the peak of resident memory are those of the child process, read from /proc until it ends.
+//! CPU seconds and the peak of resident memory are those of the child process.
 //!
 //! Run: `cargo bench --bench replay`
 
 #![expect(unused_crate_dependencies, reason = "what this target does not use serves another one of the package")]
 
+mod child;
+
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
 use trainwarden_ingest::{FolderWriter, Format, SampleOut};
 
@@ -24,8 +22,6 @@ const STEPS: u64 = 1_000;
 const FAULT_STEP: u64 = 500;
 /// Ranks of each class of faults: every 128th, classes side by side.
 const STRIDE: u32 = 128;
-/// Clock ticks a second in /proc (USER_HZ), 100 on every Linux platform Rust supports.
-const TICKS_PER_S: f64 = 100.0;
 
 fn main() {
     let dir = tempfile::tempdir().expect("a temporary folder can be made");
@@ -90,29 +86,9 @@ fn fault(rank: u32, step: u64, spikes: &[u64; 3]) -> f64 {
 
 /// Runs the binary; gives CPU seconds, peak MiB and the incidents.
 fn replay(dir: &Path) -> (f64, f64, Vec<serde_json::Value>) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trainwarden"));
-    let mut child =
-        command.arg("replay").arg(dir).arg("--json").stdout(Stdio::piped()).spawn().expect("the binary was built");
-    let mut out = child.stdout.take().expect("stdout is piped");
-    let reader = thread::spawn(move || std::io::read_to_string(&mut out).expect("JSON is text"));
-    let (mut ticks, mut peak_kib) = (0, 0);
-    let (stat, status) = (format!("/proc/{}/stat", child.id()), format!("/proc/{}/status", child.id()));
-    while child.try_wait().expect("the child is ours").is_none() {
-        if let Ok(text) = fs::read_to_string(&stat) {
-            // After the name in parentheses: field 12 and 13 are user and system time (man 5 proc).
-            let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-            let used: u64 = fields.iter().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-            ticks = ticks.max(used);
-        }
-        if let Ok(text) = fs::read_to_string(&status) {
-            let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-            peak_kib = peak_kib.max(peak.trim_end_matches("kB").trim().parse::<u64>().unwrap_or(0));
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-    let text = reader.join().expect("the reader does not panic");
-    let incidents = text.lines().map(|line| serde_json::from_str(line).expect("a line is an incident")).collect();
-    (ticks as f64 / TICKS_PER_S, peak_kib as f64 / 1024.0, incidents)
+    let child = child::run(&["replay", dir.to_str().expect("temporary paths are text"), "--json"]);
+    let incident = |line| serde_json::from_str(line).expect("a line is an incident");
+    (child.cpu_s, child.peak_mib, child.stdout.lines().map(incident).collect())
 }
 
 /// Of the ranks named at `warning` or above, all are guilty, and of the lasting faults at least nine tenths are named.

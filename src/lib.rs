@@ -4,9 +4,12 @@
 
 pub mod cli;
 pub mod commands;
+pub mod demo;
+pub mod fast_forward;
 pub mod output;
 pub mod pipeline;
 pub mod progress;
 pub mod quality;
 pub mod replay;
+pub mod scorecard;
 pub mod simulation;

@@ -1,11 +1,11 @@
-//! Simulated clusters as run folders.
+//! Simulated clusters as run folders, and as the rows of one.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use trainwarden_ingest::{
-    CollectiveOut, DigestOut, EventOut, FolderWriter, Format, IngestError, MemberOut, PlacementOut, SampleOut,
+    CollectiveOut, DigestOut, EventOut, FolderWriter, Format, IngestError, MemberOut, PlacementOut, RowSink, SampleOut,
 };
 use trainwarden_simulate::{Row, Scenario, Truth, simulate};
 
@@ -33,7 +33,7 @@ pub fn write(scenario: &Scenario, dir: &Path, format: Format) -> Result<u64> {
     let mut rows = 0;
     simulate(scenario, &mut |row| {
         rows += 1;
-        write_row(&mut writer, &scenario.run, &row)
+        put(&mut writer, &scenario.run, &row)
     })?;
     writer.finish()?;
     let path = dir.join(TRUTH_FILE);
@@ -42,13 +42,17 @@ pub fn write(scenario: &Scenario, dir: &Path, format: Format) -> Result<u64> {
     Ok(rows)
 }
 
-fn write_row(writer: &mut FolderWriter, run: &str, row: &Row<'_>) -> Result<(), IngestError> {
+/// Gives a simulated row to a sink, as a row of the run's first launch.
+///
+/// # Errors
+/// Those of the sink.
+pub fn put(sink: &mut dyn RowSink, run: &str, row: &Row<'_>) -> Result<(), IngestError> {
     let attempt = 0;
     match *row {
         Row::Sample { rank, step, time, metric, value } => {
-            writer.sample(&SampleOut { run, attempt, rank, step: Some(step), time: Some(time), metric, value })
+            sink.sample(&SampleOut { run, attempt, rank, step: Some(step), time: Some(time), metric, value })
         }
-        Row::Collective { rank, comm, seq, bytes, start, end, step } => writer.collective(&CollectiveOut {
+        Row::Collective { rank, comm, seq, bytes, start, end, step } => sink.collective(&CollectiveOut {
             run,
             attempt,
             rank,
@@ -63,7 +67,7 @@ fn write_row(writer: &mut FolderWriter, run: &str, row: &Row<'_>) -> Result<(), 
             step: Some(step),
             peer: None,
         }),
-        Row::Digest { rank, step, time, kind, name, digest } => writer.digest(&DigestOut {
+        Row::Digest { rank, step, time, kind, name, digest } => sink.digest(&DigestOut {
             run,
             attempt,
             rank,
@@ -76,9 +80,9 @@ fn write_row(writer: &mut FolderWriter, run: &str, row: &Row<'_>) -> Result<(), 
         }),
         Row::Event { time, source, kind, actor, node, subject, detail } => {
             let (run, attempt) = (Some(run), Some(attempt));
-            writer.event(&EventOut { time, source, kind, actor, run, attempt, node, rank: None, subject, detail })
+            sink.event(&EventOut { time, source, kind, actor, run, attempt, node, rank: None, subject, detail })
         }
-        Row::Placement { rank, node, device, local_rank, dp, tp, pp } => writer.placement(&PlacementOut {
+        Row::Placement { rank, node, device, local_rank, dp, tp, pp } => sink.placement(&PlacementOut {
             run,
             attempt,
             rank,
@@ -91,6 +95,6 @@ fn write_row(writer: &mut FolderWriter, run: &str, row: &Row<'_>) -> Result<(), 
             ep: None,
             cp: None,
         }),
-        Row::Member { comm, rank } => writer.member(&MemberOut { run, attempt, comm, rank }),
+        Row::Member { comm, rank } => sink.member(&MemberOut { run, attempt, comm, rank }),
     }
 }

@@ -7,10 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use trainwarden::replay::replay;
+use trainwarden::scorecard::{is_found, is_told};
 use trainwarden::simulation::{TRUTH_FILE, read_scenario, write};
 use trainwarden_ingest::Format;
-use trainwarden_simulate::{PlantedFault, Scenario, Truth};
-use trainwarden_telemetry::{Incident, Severity};
+use trainwarden_simulate::{Scenario, Truth};
+use trainwarden_telemetry::Incident;
 
 /// What the name of a healthy twin ends in.
 const TWIN: &str = "_healthy";
@@ -41,17 +42,7 @@ fn judged(scenario: &Scenario) -> (Truth, Vec<Incident>) {
     assert_eq!(rejects.count(), 0, "{:?}", rejects.summary());
     assert_eq!((findings.counts.late, findings.counts.conflicting), (0, 0), "{}", scenario.run);
     assert!(findings.errors.is_empty(), "{:?}", findings.errors);
-    let counts = |incident: &Incident| incident.severity >= Severity::Warning && incident.merged_into.is_none();
-    (truth, findings.incidents.into_iter().filter(counts).collect())
-}
-
-fn is_found(fault: &PlantedFault, incident: &Incident) -> bool {
-    let first = incident.suspects.first().map(|suspect| suspect.rank.0);
-    let is_named = match first {
-        Some(rank) => fault.ranks.contains(&rank),
-        None => fault.ranks.is_empty(),
-    };
-    incident.kind.as_str() == fault.kind && is_named
+    (truth, findings.incidents.into_iter().filter(is_told).collect())
 }
 
 fn told(incidents: &[Incident]) -> String {

@@ -1,0 +1,163 @@
+//! `demo`: a simulated cluster under faults, judged while it runs, with the truth beside what is told.
+
+pub mod score;
+pub mod screen;
+pub mod script;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::{Duration, Instant};
+
+use trainwarden_simulate::Scenario;
+use trainwarden_telemetry::{Change, ChangeKind, Incident, IncidentId};
+
+use self::score::{Score, Telling};
+use self::screen::{Screen, incident_lines, note_lines, opening_lines, table_lines, title, truth_words};
+use self::script::Planted;
+use crate::fast_forward::{Moment, Watch, fast_forward};
+use crate::output::grouped;
+use crate::replay::Findings;
+use crate::scorecard::{is_found, is_told};
+
+/// Pause between two status lines on a terminal: often enough to be seen moving.
+const STATUS_PAUSE: Duration = Duration::from_millis(100);
+/// Parts of a run after each of which a pipe gets a status line.
+const STATUS_PARTS: u64 = 4;
+
+/// A run that was judged, and when each of its faults was told.
+#[derive(Debug)]
+pub struct Played {
+    /// What was told.
+    pub findings: Findings,
+    /// For each planted fault, when it was first told.
+    pub tellings: Vec<Option<Telling>>,
+}
+
+impl Played {
+    /// Rows judged.
+    #[must_use]
+    pub fn points(&self) -> u64 {
+        self.findings.rows.values().sum()
+    }
+
+    /// What was found, missed and false.
+    #[must_use]
+    pub fn score<'a>(&'a self, planted: &'a [Planted]) -> Score<'a> {
+        Score::of(planted, &self.findings.incidents, &self.tellings)
+    }
+}
+
+/// Plays a scenario and shows it, from its first line to its last.
+///
+/// # Errors
+/// When the screen fails.
+pub fn play(scenario: &Scenario, planted: &[Planted], screen: &mut Screen<'_>) -> io::Result<Played> {
+    screen.print(&opening_lines(screen.style(), scenario, planted))?;
+    let started = Instant::now();
+    let mut show = Show {
+        scenario,
+        planted,
+        screen,
+        onsets: BTreeMap::new(),
+        tellings: vec![None; planted.len()],
+        shown: BTreeMap::new(),
+        started,
+        next_status: started,
+    };
+    let findings = fast_forward(scenario, &mut show)?;
+    let Show { screen, tellings, .. } = show;
+    let played = Played { findings, tellings };
+    let speed = speed_words(played.points(), started.elapsed());
+    screen.print(&table_lines(screen.style(), &played.score(planted), &speed))?;
+    Ok(played)
+}
+
+/// Shows a run while it is judged.
+struct Show<'a, 'b> {
+    scenario: &'a Scenario,
+    planted: &'a [Planted],
+    screen: &'a mut Screen<'b>,
+    /// Log time at which the first step of each fault began.
+    onsets: BTreeMap<u64, i64>,
+    tellings: Vec<Option<Telling>>,
+    /// Incidents that were told, in a few words.
+    shown: BTreeMap<IncidentId, String>,
+    started: Instant,
+    next_status: Instant,
+}
+
+impl Watch for Show<'_, '_> {
+    fn step(&mut self, now: Moment) -> io::Result<()> {
+        let step = now.step.unwrap_or(0);
+        for onset in self.planted.iter().map(|fault| fault.truth.onset_step).filter(|onset| *onset <= step) {
+            self.onsets.entry(onset).or_insert(now.log_time);
+        }
+        if !self.is_status_due(step) {
+            return Ok(());
+        }
+        let (steps, ranks) = (self.scenario.steps, u64::from(self.scenario.cluster.ranks()));
+        let speed = speed_words(now.rows, self.started.elapsed());
+        self.screen.status(&format!("step {step} of {steps}, {} ranks: {speed}", grouped(ranks)))
+    }
+
+    fn change(&mut self, now: Moment, change: &Change) -> io::Result<()> {
+        let incident = &change.incident;
+        let number = self.fault_of(incident);
+        if is_told(incident) {
+            self.note_telling(now, incident);
+        }
+        let step = now.step.unwrap_or(0);
+        let lines = match (self.shown.contains_key(&incident.id), change.change) {
+            (false, _) if is_told(incident) => {
+                self.shown.insert(incident.id.clone(), title(incident));
+                incident_lines(self.screen.style(), step, incident, &truth_words(self.planted, number))
+            }
+            (true, ChangeKind::Merged | ChangeKind::Resolved | ChangeKind::Reopened) => {
+                let cause = incident.merged_into.as_ref().and_then(|cause| self.shown.get(cause));
+                note_lines(self.screen.style(), step, change, cause.map(String::as_str))
+            }
+            _ => return Ok(()),
+        };
+        self.screen.print(&lines)
+    }
+}
+
+impl Show<'_, '_> {
+    /// The planted fault that an incident is, by its place in the scenario.
+    fn fault_of(&self, incident: &Incident) -> Option<usize> {
+        self.planted.iter().position(|fault| is_found(&fault.truth, incident))
+    }
+
+    fn note_telling(&mut self, now: Moment, incident: &Incident) {
+        for (fault, telling) in self.planted.iter().zip(&mut self.tellings) {
+            if telling.is_some() || !is_found(&fault.truth, incident) {
+                continue;
+            }
+            let onset = self.onsets.get(&fault.truth.onset_step).copied().unwrap_or(now.log_time);
+            let after_s = (now.log_time - onset) as f64 / 1e9;
+            *telling = Some(Telling { incident: incident.id.clone(), after_s });
+        }
+    }
+
+    /// True when it is time: by the clock on a terminal, after each part of the run on a pipe.
+    fn is_status_due(&mut self, step: u64) -> bool {
+        if !self.screen.is_terminal() {
+            let part = (self.scenario.steps / STATUS_PARTS).max(1);
+            return step > 0 && step.is_multiple_of(part) && step + part <= self.scenario.steps;
+        }
+        let now = Instant::now();
+        let is_due = now >= self.next_status;
+        if is_due {
+            self.next_status = now + STATUS_PAUSE;
+        }
+        is_due
+    }
+}
+
+/// How many points in what time.
+fn speed_words(points: u64, elapsed: Duration) -> String {
+    let speed = (points as f64 / elapsed.as_secs_f64().max(1e-3)) as u64;
+    // Two digits are steady enough to be read while they change.
+    let unit = 10_u64.pow(speed.max(1).ilog10().saturating_sub(1));
+    format!("{} points judged, {} a second", grouped(points), grouped(speed / unit * unit))
+}
