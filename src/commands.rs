@@ -10,7 +10,8 @@ use trainwarden_ingest::{FolderWriter, IngestError};
 use trainwarden_telemetry::Fault;
 
 use crate::cli::{
-    Cli, Command, DemoArgs, DetectorsArgs, ImportArgs, ImportCommand, ImportSeriesArgs, ImportWideArgs, ReplayArgs, SimulateArgs,
+    Cli, Command, DemoArgs, DetectorsArgs, ImportArgs, ImportCommand, ImportSeriesArgs, ImportWideArgs, ReplayArgs,
+    SimulateArgs,
 };
 use crate::demo::screen::Screen;
 use crate::demo::{self, script};

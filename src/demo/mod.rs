@@ -80,8 +80,8 @@ struct Show<'a, 'b> {
     /// Log time at which the first step of each fault began.
     onsets: BTreeMap<u64, i64>,
     tellings: Vec<Option<Telling>>,
-    /// Incidents that were told, in a few words.
-    shown: BTreeMap<IncidentId, String>,
+    /// Incidents that were told: at which step, and what they are in a few words.
+    shown: BTreeMap<IncidentId, (u64, String)>,
     started: Instant,
     next_status: Instant,
 }
@@ -102,19 +102,20 @@ impl Watch for Show<'_, '_> {
 
     fn change(&mut self, now: Moment, change: &Change) -> io::Result<()> {
         let incident = &change.incident;
-        let number = self.fault_of(incident);
         if is_told(incident) {
             self.note_telling(now, incident);
         }
         let step = now.step.unwrap_or(0);
-        let lines = match (self.shown.contains_key(&incident.id), change.change) {
-            (false, _) if is_told(incident) => {
-                self.shown.insert(incident.id.clone(), title(incident));
-                incident_lines(self.screen.style(), step, incident, &truth_words(self.planted, number))
+        let lines = match (self.shown.get(&incident.id), change.change) {
+            (None, _) if is_told(incident) => {
+                self.shown.insert(incident.id.clone(), (step, title(incident)));
+                incident_lines(self.screen.style(), step, incident, &truth_words(self.planted, step, incident))
             }
-            (true, ChangeKind::Merged | ChangeKind::Resolved | ChangeKind::Reopened) => {
+            // What is told as over in the step of its opening was never more than that.
+            (Some((opened, _)), ChangeKind::Resolved) if *opened == step => return Ok(()),
+            (Some(_), ChangeKind::Merged | ChangeKind::Resolved | ChangeKind::Reopened) => {
                 let cause = incident.merged_into.as_ref().and_then(|cause| self.shown.get(cause));
-                note_lines(self.screen.style(), step, change, cause.map(String::as_str))
+                note_lines(self.screen.style(), step, change, cause.map(|(_, title)| title.as_str()))
             }
             _ => return Ok(()),
         };
@@ -123,11 +124,6 @@ impl Watch for Show<'_, '_> {
 }
 
 impl Show<'_, '_> {
-    /// The planted fault that an incident is, by its place in the scenario.
-    fn fault_of(&self, incident: &Incident) -> Option<usize> {
-        self.planted.iter().position(|fault| is_found(&fault.truth, incident))
-    }
-
     fn note_telling(&mut self, now: Moment, incident: &Incident) {
         for (fault, telling) in self.planted.iter().zip(&mut self.tellings) {
             if telling.is_some() || !is_found(&fault.truth, incident) {

@@ -2,12 +2,13 @@
 
 use std::io::{self, Write};
 
-use trainwarden_simulate::Scenario;
+use trainwarden_simulate::{PlantedFault, Scenario};
 use trainwarden_telemetry::{Change, ChangeKind, Incident, Severity};
 
 use crate::demo::score::{Outcome, Score};
 use crate::demo::script::Planted;
 use crate::output::{COLUMNS, Style, change_words, counted, evidence_words, grouped, printable, wrapped};
+use crate::scorecard::is_found;
 
 /// Where the words of an incident begin, under its step.
 const INDENT: usize = 10;
@@ -16,11 +17,11 @@ const NAME_COLUMNS: usize = 10;
 /// Evidence of an incident: the first is the one that convicted.
 const EVIDENCE_SHOWN: usize = 1;
 /// Audit records of an incident.
-const CHANGES_SHOWN: usize = 2;
+const CHANGES_SHOWN: usize = 1;
 /// Columns of the table: what, where, step, when.
-const WHAT: usize = 38;
+const WHAT: usize = 40;
 const PLACE: usize = 13;
-const STEP: usize = 7;
+const STEP: usize = 5;
 
 /// A terminal, or a pipe.
 pub struct Screen<'a> {
@@ -67,7 +68,7 @@ impl<'a> Screen<'a> {
     /// When the stream fails.
     pub fn status(&mut self, text: &str) -> io::Result<()> {
         if !self.is_terminal {
-            return self.print(&[text.to_owned()]);
+            return self.print(&[text.to_owned(), String::new()]);
         }
         // One column is left free: a full line would wrap on some terminals, and could not be rewritten.
         let text: String = text.chars().take(COLUMNS - 1).collect();
@@ -95,8 +96,8 @@ pub fn opening_lines(style: Style, scenario: &Scenario, planted: &[Planted]) -> 
     let (ranks, replicas) = (u64::from(cluster.ranks()), grouped(u64::from(cluster.dp)));
     let nodes = counted(ranks.div_ceil(u64::from(cluster.ranks_per_node)), "node");
     let grid = match (cluster.tp, cluster.pp) {
-        (1, 1) => format!("{replicas} replicas"),
-        (tp, pp) => format!("{replicas} replicas of {tp} tensor parts x {pp} stages"),
+        (1, 1) => format!("dp {replicas}"),
+        (tp, pp) => format!("dp {replicas} x tp {tp} x pp {pp}"),
     };
     let faults = match planted.len() as u64 {
         0 => "no fault: whatever is told is false".to_owned(),
@@ -105,7 +106,7 @@ pub fn opening_lines(style: Style, scenario: &Scenario, planted: &[Planted]) -> 
     vec![
         style.bold("TrainWarden: a simulated training, judged while it runs"),
         String::new(),
-        format!("  cluster   {} ranks on {nodes}: {grid}", grouped(ranks)),
+        format!("  cluster   {} ranks on {nodes} ({grid})", grouped(ranks)),
         format!("  training  {} steps of {} s, seed {}", scenario.steps, cluster.step_time_s, scenario.seed),
         format!("  planted   {faults}"),
         String::new(),
@@ -190,14 +191,24 @@ pub fn where_words(incident: &Incident) -> String {
     }
 }
 
-/// The truth beside an incident.
+/// The truth beside an incident: the fault that it is, else the one that is at work.
 #[must_use]
-pub fn truth_words(planted: &[Planted], number: Option<usize>) -> String {
-    let Some(number) = number else { return "no fault of this kind and place was planted".to_owned() };
-    let fault = &planted[number];
-    let of = format!("fault {} of {}: {}, {}", number + 1, planted.len(), fault.title, fault.place);
-    let since = format!("from step {}", fault.truth.onset_step);
-    [of, since, fault.size.clone()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
+pub fn truth_words(planted: &[Planted], step: u64, incident: &Incident) -> String {
+    let place = |is_it: &dyn Fn(&PlantedFault) -> bool| planted.iter().rposition(|fault| is_it(&fault.truth));
+    let words = |number: usize| {
+        let Planted { title, place, size, truth } = &planted[number];
+        let size = if size.is_empty() { String::new() } else { format!(", {size}") };
+        let of = format!("fault {} of {}: {title}{size}", number + 1, planted.len());
+        format!("{of}, {place}, from step {}", truth.onset_step)
+    };
+    if let Some(number) = place(&|truth| is_found(truth, incident)) {
+        return words(number);
+    }
+    let has_begun = |truth: &PlantedFault| truth.onset_step <= step && truth.end_step.is_none_or(|end| step < end);
+    match place(&has_begun) {
+        Some(number) => format!("none of its own; at work is {}", words(number)),
+        None => "no fault is at work".to_owned(),
+    }
 }
 
 /// The table at the end: two lines a fault, the truth above what was told of it; then how fast it was, and what next.
@@ -238,7 +249,7 @@ fn outcome_lines(style: Style, number: usize, outcome: &Outcome<'_>) -> [String;
         None => style.paint("1;31", &row("", &format!("MISSED: no {}", planted.truth.kind), "", "", "")),
         Some((incident, after_s)) => {
             let steps = incident.detected_step.map_or(0, |step| step.0.saturating_sub(planted.truth.onset_step));
-            let after = format!("{steps} steps, {after_s:.0} s");
+            let after = format!("{}, {after_s:.0} s", counted(steps, "step"));
             let code = if incident.severity == Severity::Critical { "1;31" } else { "33" };
             style.paint(code, &told_row("", incident, &after))
         }
@@ -294,8 +305,8 @@ mod tests {
         let (_, planted) = script::own(131_072, 1).expect("the demo's scenario is right");
         let long = "größer ".repeat(40) + &"y".repeat(100);
         let incident = incident("weights.unexplained_update", &suspect(130_071), &long);
-        for number in (0..planted.len()).map(Some).chain([None]) {
-            assert_fits(&incident_lines(Style::Plain, 123_456, &incident, &truth_words(&planted, number)));
+        for step in [0, 100, 250, 123_456] {
+            assert_fits(&incident_lines(Style::Plain, step, &incident, &truth_words(&planted, step, &incident)));
         }
         let change = Change { change: ChangeKind::Merged, incident };
         assert_fits(&note_lines(Style::Plain, 123_456, &change, Some("weights.unexplained_update  rank 130071")));
@@ -306,8 +317,7 @@ mod tests {
         let (_, planted) = script::own(131_072, 1).expect("the demo's scenario is right");
         let told = incident(&planted[0].truth.kind, &suspect(planted[0].truth.ranks[0]), "slow");
         let wrong = incident("weights.unexplained_update", &suspect(130_071), "edited");
-        let mut outcomes: Vec<Outcome<'_>> =
-            planted.iter().map(|planted| Outcome { planted, found: None }).collect();
+        let mut outcomes: Vec<Outcome<'_>> = planted.iter().map(|planted| Outcome { planted, found: None }).collect();
         outcomes[0].found = Some((&told, 123_456.0));
         let score = Score { outcomes, false_ones: vec![&wrong] };
         let lines = table_lines(Style::Plain, &score, "1,000,000,000 points judged, 1,000,000 a second");

@@ -19,14 +19,9 @@ const RANKS_PER_NODE: u32 = 8;
 
 /// Time of a step: what a model of some hundred billion weights needs on thousands of GPUs.
 const STEP_TIME_S: f64 = 4.0;
-const STEPS: u64 = 370;
-/// The first fault comes when there is something to compare with, the others at this distance.
-const FIRST_ONSET: u64 = 90;
-const ONSET_DISTANCE: u64 = 50;
+const STEPS: u64 = 380;
 /// The seed moves each onset by less than so many steps.
 const ONSET_PLAY: u64 = 8;
-/// Steps that a fault lasts which can end before the next one begins.
-const FAULT_STEPS: u64 = 30;
 /// Ranks that are guilty, one for each fault that is about a rank or a communicator.
 const GUILTY: usize = 5;
 
@@ -36,47 +31,56 @@ struct Act {
     lines: &'static str,
     /// True where a rank is picked for it.
     has_rank: bool,
-    /// True where it ends by itself.
-    ends: bool,
+    /// Its first step, before the seed moves it.
+    onset: u64,
+    /// Steps after which it ends, where its kind can.
+    lasts: Option<u64>,
 }
 
-/// The six faults, in the order of their onsets.
+/// The six faults, in the order of their onsets: the first when there is something to compare with, each other one when
+/// that before it is over, where it can be.
 const ACTS: [Act; 6] = [
     Act {
         title: "clock of one GPU capped",
         lines: "kind = 'slow_rank'\nsize = 0.12\naudit = 'nvidia-smi -i {device} -lgc 1200'",
         has_rank: true,
-        ends: true,
-    },
-    Act {
-        title: "network of one group congested",
-        lines: "kind = 'slow_link'\nsize = 2.0",
-        has_rank: true,
-        ends: true,
+        onset: 90,
+        lasts: Some(30),
     },
     Act {
         title: "one bit flipped in a replica",
         lines: "kind = 'weight_flip'",
         has_rank: true,
-        ends: false,
+        onset: 140,
+        lasts: None,
     },
     Act {
         title: "gradient sent with wrong sign",
         lines: "kind = 'gradient_flip'\naudit = 'vim trainer/optimizer.py'",
         has_rank: true,
-        ends: true,
+        onset: 190,
+        lasts: Some(30),
+    },
+    Act {
+        title: "network of one group congested",
+        lines: "kind = 'slow_link'\nsize = 2.0",
+        has_rank: true,
+        onset: 240,
+        lasts: Some(45),
     },
     Act {
         title: "weights edited between steps",
         lines: "kind = 'weight_edit'\nsize = 0.1\naudit = 'gdb -p 4711'",
         has_rank: false,
-        ends: false,
+        onset: 300,
+        lasts: None,
     },
     Act {
         title: "NaN in the gradient of one GPU",
         lines: "kind = 'nonfinite'",
         has_rank: true,
-        ends: false,
+        onset: 350,
+        lasts: None,
     },
 ];
 
@@ -142,14 +146,14 @@ pub fn scenario_toml(ranks: u32, seed: u64) -> String {
     );
     let mut draws = Draws(seed);
     let mut guilty = guilty_ranks(ranks, &mut draws).into_iter();
-    for (number, act) in (0_u64..).zip(&ACTS) {
-        let onset = FIRST_ONSET + number * ONSET_DISTANCE + draws.below(ONSET_PLAY);
+    for act in &ACTS {
+        let onset = act.onset + draws.below(ONSET_PLAY);
         let rank = if act.has_rank { guilty.next() } else { None };
         let device = rank.unwrap_or(0) % RANKS_PER_NODE;
         let lines = act.lines.replace("{device}", &device.to_string());
         text += &format!("\n# {}\n[[fault]]\n{lines}\nonset_step = {onset}\n", act.title);
-        if act.ends {
-            text += &format!("end_step = {}\n", onset + FAULT_STEPS);
+        if let Some(steps) = act.lasts {
+            text += &format!("end_step = {}\n", onset + steps);
         }
         if let Some(rank) = rank {
             text += &format!("ranks = [{rank}]\n");
@@ -223,10 +227,10 @@ fn size(fault: &Fault) -> String {
     let size = fault.size;
     match fault.kind {
         FaultKind::SlowRank | FaultKind::SlowRun => format!("+{} %", rounded(100.0 * size)),
-        FaultKind::SlowLink => format!("{} x time", rounded(1.0 + size)),
+        FaultKind::SlowLink => format!("x {}", rounded(1.0 + size)),
         FaultKind::RandomSleeps | FaultKind::BatchRepeat => format!("{} steps", rounded(size)),
         FaultKind::WeightEdit if size == 0.0 => String::new(),
-        FaultKind::LossSpike | FaultKind::LossDrift | FaultKind::WeightEdit => format!("+{} nats", rounded(size)),
+        FaultKind::LossSpike | FaultKind::LossDrift | FaultKind::WeightEdit => format!("{} nats", rounded(size)),
         FaultKind::GradientNoise | FaultKind::LearningRate => format!("x {}", rounded(size)),
         _ => String::new(),
     }
@@ -255,12 +259,13 @@ mod tests {
     fn guilty_ranks_lie_on_nodes_of_their_own_and_faults_stand_apart() {
         for (ranks, seed) in [(8, 1), (64, 2), (4096, 3), (131_072, 4)] {
             let (scenario, _) = own(ranks, seed).expect("the demo's scenario is right");
-            let nodes: BTreeSet<u32> = scenario.faults.iter().flat_map(|fault| &fault.ranks).map(|rank| rank / 8).collect();
+            let nodes: BTreeSet<u32> =
+                scenario.faults.iter().flat_map(|fault| &fault.ranks).map(|rank| rank / 8).collect();
             assert_eq!(nodes.len(), if ranks == 8 { 1 } else { GUILTY });
             assert_eq!(scenario.faults.len(), 6);
             for pair in scenario.faults.windows(2) {
                 let end = pair[0].end_step.unwrap_or(pair[0].onset_step);
-                assert!(end + 10 <= pair[1].onset_step, "{pair:?}");
+                assert!(end + 8 <= pair[1].onset_step, "{pair:?}");
             }
         }
     }
@@ -279,8 +284,8 @@ mod tests {
         let words: Vec<(&str, &str)> =
             planted.iter().map(|fault| (fault.title.as_str(), fault.size.as_str())).collect();
         assert_eq!(words[0], ("clock of one GPU capped", "+12 %"));
-        assert_eq!(words[1], ("network of one group congested", "3 x time"));
-        assert_eq!(words[4], ("weights edited between steps", "+0.1 nats"));
+        assert_eq!(words[3], ("network of one group congested", "x 3"));
+        assert_eq!(words[4], ("weights edited between steps", "0.1 nats"));
         assert_eq!(planted[4].place, "all ranks");
     }
 }
