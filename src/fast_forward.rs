@@ -9,14 +9,15 @@ use std::thread;
 
 use trainwarden_detect::Budget;
 use trainwarden_ingest::{Feed, IngestError, LogClock, LogPart, Membership, Names};
-use trainwarden_simulate::{Row, Scenario, simulate};
+use trainwarden_simulate::{FaultKind, Row, Scenario, simulate};
 use trainwarden_telemetry::{Change, RunId};
 
 use crate::pipeline::Pipeline;
 use crate::replay::Findings;
 use crate::simulation;
 
-/// How far back a simulated row can lie, in seconds: an audit record is written 8 s before its fault begins.
+/// How far back a simulated row can lie, in seconds: an audit record is written 8 s before its fault begins, and a
+/// checkpoint is loaded 7.5 s before the first step. Ranks that lie about their time come on top.
 const SLACK_S: f64 = 10.0;
 /// What the clocks of two nodes can be apart, in deviations: the noise of each ends at six.
 const CLOCK_DEVIATIONS: f64 = 12.0;
@@ -26,8 +27,8 @@ const PARTS_WAITING: usize = 2;
 /// How far a run is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moment {
-    /// The newest step; `None` before the first.
-    pub step: Option<u64>,
+    /// The newest launch, and the newest step of it; `None` before the first step.
+    pub place: Option<(u32, u64)>,
     /// Log time, in nanoseconds since the epoch.
     pub log_time: i64,
     /// Rows judged.
@@ -81,17 +82,16 @@ impl From<IngestError> for Stop {
 ///
 /// * Returns how many rows came too late for their place in the log.
 fn send_parts(scenario: &Scenario, sender: &SyncSender<LogPart>) -> u64 {
-    let slack_s = SLACK_S + CLOCK_DEVIATIONS * scenario.noise.clock_skew_s;
-    let mut feed = Feed::new((slack_s * 1e9) as i64);
+    let mut feed = Feed::new((slack_s(scenario) * 1e9) as i64);
     let mut step_in_hand = None;
-    let ended = simulate(scenario, &mut |row| {
+    let ended = simulate(scenario, &mut |attempt, row| {
         // Samples, not just any row: the ranks and communicators of a launch are told before its first one.
         if let Row::Sample { step, .. } = row
             && step_in_hand.replace(step).is_some_and(|before| before != step)
         {
             sender.send(feed.release()).map_err(|_| Stop::Left)?;
         }
-        simulation::put(&mut feed, &scenario.run, &row).map_err(Stop::Sink)
+        simulation::put(&mut feed, (&scenario.run, attempt), &row).map_err(Stop::Sink)
     });
     match ended {
         Ok(()) => {
@@ -105,6 +105,13 @@ fn send_parts(scenario: &Scenario, sender: &SyncSender<LogPart>) -> u64 {
     }
 }
 
+/// How far back a row of the scenario can lie, in seconds.
+fn slack_s(scenario: &Scenario) -> f64 {
+    let lies = scenario.faults.iter().filter(|fault| fault.kind == FaultKind::Backdate);
+    let lies_s: f64 = lies.map(|fault| fault.size.abs()).sum();
+    SLACK_S + CLOCK_DEVIATIONS * scenario.noise.clock_skew_s + lies_s
+}
+
 fn judge_parts(scenario: &Scenario, parts: Receiver<LogPart>, watch: &mut dyn Watch) -> io::Result<Findings> {
     let run = RunId::new(&scenario.run);
     let mut pipeline = Pipeline::new(&run, LogClock::Nanoseconds, Membership::default(), Budget::default());
@@ -115,8 +122,9 @@ fn judge_parts(scenario: &Scenario, parts: Receiver<LogPart>, watch: &mut dyn Wa
         for record in &part.records {
             now.log_time = record.log_time;
             now.rows += 1;
-            if let Some(step) = record.step().filter(|step| now.step.is_none_or(|newest| *step > newest)) {
-                now.step = Some(step);
+            let place = record.step().map(|step| (record.attempt(), step));
+            if place > now.place {
+                now.place = place;
                 watch.step(now)?;
             }
             tell(watch, now, pipeline.push(record, &names), &mut findings)?;

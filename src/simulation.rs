@@ -1,5 +1,6 @@
 //! Simulated clusters as run folders, and as the rows of one.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -21,6 +22,24 @@ pub fn read_scenario(path: &Path) -> Result<Scenario> {
     Scenario::from_toml(&text).with_context(|| format!("`{}` is no scenario", path.display()))
 }
 
+/// Reads the scenarios of a folder, by the names of their files without the ending `.toml`.
+///
+/// # Errors
+/// When the folder cannot be listed, or one of the files is no scenario.
+pub fn read_scenarios(dir: &Path) -> Result<BTreeMap<String, Scenario>> {
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot list `{}`", dir.display()))?;
+    let mut scenarios = BTreeMap::new();
+    for entry in entries {
+        let path = entry.with_context(|| format!("cannot list `{}`", dir.display()))?.path();
+        if path.extension().is_some_and(|extension| extension == "toml")
+            && let Some(name) = path.file_stem()
+        {
+            scenarios.insert(name.to_string_lossy().into_owned(), read_scenario(&path)?);
+        }
+    }
+    Ok(scenarios)
+}
+
 /// Simulates a scenario into a run folder.
 ///
 /// * `dir`: is created when it does not exist; its tables of that form, and `truth.json`, are replaced.
@@ -31,9 +50,9 @@ pub fn read_scenario(path: &Path) -> Result<Scenario> {
 pub fn write(scenario: &Scenario, dir: &Path, format: Format) -> Result<u64> {
     let mut writer = FolderWriter::create(dir, format)?;
     let mut rows = 0;
-    simulate(scenario, &mut |row| {
+    simulate(scenario, &mut |attempt, row| {
         rows += 1;
-        put(&mut writer, &scenario.run, &row)
+        put(&mut writer, (&scenario.run, attempt), &row)
     })?;
     writer.finish()?;
     let path = dir.join(TRUTH_FILE);
@@ -42,23 +61,22 @@ pub fn write(scenario: &Scenario, dir: &Path, format: Format) -> Result<u64> {
     Ok(rows)
 }
 
-/// Gives a simulated row to a sink, as a row of the run's first launch.
+/// Gives a simulated row to a sink, as a row of a run and one of its launches.
 ///
 /// # Errors
 /// Those of the sink.
-pub fn put(sink: &mut dyn RowSink, run: &str, row: &Row<'_>) -> Result<(), IngestError> {
-    let attempt = 0;
+pub fn put(sink: &mut dyn RowSink, (run, attempt): (&str, u32), row: &Row<'_>) -> Result<(), IngestError> {
     match *row {
         Row::Sample { rank, step, time, metric, value } => {
             sink.sample(&SampleOut { run, attempt, rank, step: Some(step), time: Some(time), metric, value })
         }
-        Row::Collective { rank, comm, seq, bytes, start, end, step } => sink.collective(&CollectiveOut {
+        Row::Collective { rank, comm, seq, op, bytes, start, end, step } => sink.collective(&CollectiveOut {
             run,
             attempt,
             rank,
             comm,
             seq,
-            op: "all_reduce",
+            op,
             bytes: Some(bytes),
             signature: None,
             enqueued: Some(start),
@@ -78,9 +96,9 @@ pub fn put(sink: &mut dyn RowSink, run: &str, row: &Row<'_>) -> Result<(), Inges
             digest,
             group: None,
         }),
-        Row::Event { time, source, kind, actor, node, subject, detail } => {
+        Row::Event { time, source, kind, actor, node, rank, subject, detail } => {
             let (run, attempt) = (Some(run), Some(attempt));
-            sink.event(&EventOut { time, source, kind, actor, run, attempt, node, rank: None, subject, detail })
+            sink.event(&EventOut { time, source, kind, actor, run, attempt, node, rank, subject, detail })
         }
         Row::Placement { rank, node, device, local_rank, dp, tp, pp } => sink.placement(&PlacementOut {
             run,

@@ -1,10 +1,10 @@
 //! Runs the binary and meters it from outside: CPU seconds and the peak of resident memory, read from /proc until it
 //! ends.
 
-use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{fmt, fs};
 
 /// Clock ticks a second in /proc (USER_HZ), 100 on every Linux platform Rust supports.
 const TICKS_PER_S: f64 = 100.0;
@@ -15,6 +15,12 @@ pub(crate) struct Metered {
     pub(crate) wall_s: f64,
     pub(crate) peak_mib: f64,
     pub(crate) stdout: String,
+}
+
+impl fmt::Display for Metered {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:.2} CPU s, {:.2} s, {:.0} MiB", self.cpu_s, self.wall_s, self.peak_mib)
+    }
 }
 
 /// Runs `trainwarden` with the arguments.

@@ -52,6 +52,8 @@ registry! {
     Silence = silence,
     /// Telemetry was sent before.
     Replayed = replayed,
+    /// A device lowers its clocks.
+    Throttle = throttle,
     /// A rank does its own work slower than its peers.
     Straggler = straggler,
     /// A rank arrives last in collectives, or a communicator is slow.
@@ -74,6 +76,8 @@ registry! {
     RunPauses = run_pauses,
     /// The learning rate leaves its law.
     Schedule = schedule,
+    /// The update does not follow from gradient and learning rate.
+    InconsistentUpdate = inconsistent_update,
     /// A score collapses.
     EvaluationCollapse = evaluation_collapse,
     /// A value of an unknown metric stands apart.

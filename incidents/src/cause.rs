@@ -47,11 +47,12 @@ pub(crate) fn explains(cause: Kind, effect: Kind) -> bool {
 
 /// True for what ends with the processes it is about: when the run is launched again, their pace, their silence and
 /// their numbers of the moment are over. What they left behind is not: weights, data, environment and a training that
-/// went off its course come back with the checkpoint, and evidence that was forged stays so.
+/// went off its course come back with the checkpoint, and evidence that was forged stays so. Nor are kills: a series of
+/// them runs over launches, because each causes the next.
 pub(crate) fn ends_with_attempt(kind: Kind) -> bool {
     use Kind as K;
     let family = kind.as_str().split('.').next().unwrap_or_default();
-    ["slowdown", "stall", "process", "metric"].contains(&family)
+    ["slowdown", "stall", "metric"].contains(&family)
         || matches!(kind, K::Silence | K::Replay | K::GradientRank | K::LossSpike | K::Gradient | K::Throttle)
 }
 
@@ -86,7 +87,7 @@ mod tests {
         for kind in Kind::ALL.iter().filter(|kind| families.iter().any(|family| kind.as_str().starts_with(family))) {
             assert!(lasting.contains(&kind.as_str()), "{kind}");
         }
-        for kind in [Kind::Drift, Kind::Nonfinite, Kind::HardwareFault, Kind::MemoryErrors, Kind::Forged] {
+        for kind in [Kind::Drift, Kind::Nonfinite, Kind::HardwareFault, Kind::MemoryErrors, Kind::Forged, Kind::Kills] {
             assert!(lasting.contains(&kind.as_str()), "{kind}");
         }
     }

@@ -151,7 +151,7 @@ impl Correlator {
         let case = (verdict.detector.clone(), verdict.case);
         match verdict.phase {
             Phase::Raised => self.raise(case, verdict),
-            Phase::Updated => self.update(&case, verdict).into_iter().collect(),
+            Phase::Updated => self.update(case, verdict),
             Phase::Cleared => self.clear(&case, verdict).into_iter().collect(),
         }
     }
@@ -163,7 +163,9 @@ impl Correlator {
                 State::Resolved => ChangeKind::Reopened,
                 _ => ChangeKind::Updated,
             };
-            let leads = kind == ChangeKind::Reopened || verdict.severity > entry.incident.severity;
+            let leads = kind == ChangeKind::Reopened
+                || verdict.severity > entry.incident.severity
+                || entry.is_named_by(verdict);
             entry.incident.state = if kind == ChangeKind::Reopened { State::Open } else { entry.incident.state };
             entry.open_cases.insert(case.clone());
             entry.join(verdict);
@@ -282,14 +284,32 @@ impl Correlator {
         id
     }
 
-    fn update(&mut self, case: &Case, verdict: &Verdict) -> Option<Change> {
-        let id = self.cases.get(case)?.clone();
-        let entry = self.entries.get_mut(&id)?;
+    fn update(&mut self, case: Case, verdict: &Verdict) -> Vec<Change> {
+        let Some(id) = self.cases.get(&case).cloned() else { return Vec::new() };
+        let Some(entry) = self.entries.get_mut(&id) else { return Vec::new() };
+        if entry.lead != case && !blames(verdict, &ranks_of(&entry.incident)) {
+            return self.part(case, &id, verdict);
+        }
         entry.join(verdict);
-        if entry.lead == *case {
+        if entry.lead == case || entry.is_named_by(verdict) {
+            entry.lead = case;
             self.lead(&id, verdict);
         }
-        Some(change(ChangeKind::Updated, &self.entries[&id]))
+        vec![change(ChangeKind::Updated, &self.entries[&id])]
+    }
+
+    /// A finding taken for an effect, while it named nobody, turns out to be about others: it is a matter of its own.
+    fn part(&mut self, case: Case, id: &IncidentId, verdict: &Verdict) -> Vec<Change> {
+        let mut changes = Vec::new();
+        self.cases.remove(&case);
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.open_cases.remove(&case);
+            if entry.open_cases.is_empty() && entry.incident.state != State::Resolved {
+                changes.push(entry.resolve(&self.checkpoints));
+            }
+        }
+        changes.extend(self.raise(case, verdict));
+        changes
     }
 
     /// Lets a finding speak for its incident.
@@ -329,7 +349,8 @@ impl Correlator {
         changes
     }
 
-    /// Open incidents that the one just opened explains.
+    /// Incidents that the one just opened explains. Those that were over before it was found are among them: a cause
+    /// that takes long to prove is no reason to tell its first effects apart.
     fn effects_of(&self, cause: &IncidentId) -> Vec<IncidentId> {
         let cause = &self.entries[cause];
         let is_explained = |entry: &Entry| {
@@ -350,7 +371,7 @@ impl Correlator {
             let other = &entry.incident;
             other.id != cause.incident.id
                 && other.attempt == cause.incident.attempt
-                && other.state != State::Resolved
+                && other.merged_into.is_none()
                 && other.severity <= cause.incident.severity
                 && (is_explained(entry) || is_downstream(entry))
         };
@@ -466,7 +487,13 @@ impl Entry {
             && lasts
             && is_serious
             && begins_with(verdict.first, self.onset)
-            && are_compatible(&verdict.ranks().collect(), &ranks_of(incident))
+            && blames(verdict, &ranks_of(incident))
+    }
+
+    /// The same kind of finding, which names ranks where this incident names nobody.
+    fn is_named_by(&self, verdict: &Verdict) -> bool {
+        let incident = &self.incident;
+        incident.kind == verdict.kind && incident.suspects.is_empty() && !verdict.suspects.is_empty()
     }
 
     fn join(&mut self, verdict: &Verdict) {
@@ -508,6 +535,19 @@ fn ranks_of(incident: &Incident) -> BTreeSet<Rank> {
 /// Findings about common ranks go together, and a finding about the whole run goes with any.
 fn are_compatible(one: &BTreeSet<Rank>, other: &BTreeSet<Rank>) -> bool {
     one.is_empty() || other.is_empty() || !one.is_disjoint(other)
+}
+
+/// True when a finding can come from `ranks`: it names one of them, or one of both names nobody. Pauses on many ranks
+/// are no effect of the one among them that is slow: half of the blame must be theirs.
+fn blames(verdict: &Verdict, ranks: &BTreeSet<Rank>) -> bool {
+    if !are_compatible(&verdict.ranks().collect(), ranks) {
+        return false;
+    }
+    let share = |of_them: bool| -> f64 {
+        let suspects = verdict.suspects.iter().filter(|suspect| !of_them || ranks.contains(&suspect.rank));
+        suspects.map(|suspect| suspect.share).sum()
+    };
+    verdict.kind != Kind::Intermittent || ranks.is_empty() || 2.0 * share(true) >= share(false)
 }
 
 /// True when an effect that begins at `effect` can come from a cause that began at `cause`.

@@ -10,8 +10,8 @@ pub(crate) const AUDIT_KEPT_MAX: usize = 4096;
 pub(crate) const AUDIT_LOOKBACK_NS: i64 = 12 * 3_600 * 1_000_000_000;
 /// Checkpoints remembered by name: the longest runs keep fewer.
 pub(crate) const CHECKPOINTS_MAX: usize = 4096;
-/// Suspects shown; a wider group is told by its size.
-pub(crate) const SUSPECTS_MAX: usize = 64;
+/// Suspects shown, so that an incident stays below 32 KiB of JSON; a wider group is told by its size.
+pub(crate) const SUSPECTS_MAX: usize = 256;
 /// An effect may begin this many steps before its cause is said to have begun: both onsets are estimates.
 pub(crate) const SLACK_STEPS: u64 = 32;
 /// The same in log time, for rows without steps.

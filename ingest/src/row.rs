@@ -192,6 +192,17 @@ impl Record {
         };
         (step != NO_U64).then_some(step)
     }
+
+    /// The launch it is of, from 0.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        match &self.row {
+            Row::Sample(row) => row.attempt,
+            Row::Collective(row) => row.attempt,
+            Row::Digest(row) => row.attempt,
+            Row::Event(event) => event.attempt.0,
+        }
+    }
 }
 
 /// What log time counts in a run.

@@ -30,6 +30,19 @@ pub fn count_evidence(count: f64, expected: f64, factor: f64) -> f64 {
     count * factor.ln() - expected * (factor - 1.0)
 }
 
+/// The chance of `count` or more events of a Poisson process where `expected` are expected, at most: Chernoff's bound.
+/// 1 where so many are no surprise (`count` is not above `expected`).
+///
+/// Source: Mitzenmacher and Upfal, "Probability and Computing" (2005), theorem 5.4.
+#[must_use]
+pub fn count_tail(count: u64, expected: f64) -> f64 {
+    let count = count as f64;
+    if count <= expected {
+        return 1.0;
+    }
+    (count - expected - count * (count / expected).ln()).exp()
+}
+
 /// Decimal logarithm of the e-value of one departure `size`, where nine of ten are below `q90` and 99 of 100 below
 /// `q99` with nothing wrong: beyond them the tail is taken as exponential, and the p-value `p` is turned into the
 /// e-value `0.5 / sqrt(p)`, whose expected value is at most one.
@@ -89,6 +102,19 @@ mod tests {
             probability *= 2.0 / f64::from(count + 1);
         }
         assert!((expected - 1.0).abs() < 1e-9, "{expected}");
+    }
+
+    #[test]
+    fn the_tail_of_a_count_is_bounded_from_above_and_no_surprise_is_none() {
+        // Poisson: P(X >= 1 | 0.1), P(X >= 3 | 1), P(X >= 10 | 4), P(X >= 130 | 100).
+        for (count, expected, chance) in
+            [(1, 0.1, 0.095_163), (3, 1.0, 0.080_301), (10, 4.0, 0.008_132), (130, 100.0, 0.002_282)]
+        {
+            let bound = count_tail(count, expected);
+            assert!(bound >= chance && bound < 8.0 * chance, "{count} of {expected}: {bound}");
+        }
+        assert_eq!((count_tail(0, 0.0), count_tail(1, 0.0), count_tail(3, 3.0)), (1.0, 0.0, 1.0));
+        assert_eq!(count_tail(1_000_000, 10.0), 0.0);
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod vote;
 
 pub use backend::{Backend, CenterSpread, KernelError};
 pub use cpu::Cpu;
-pub use evidence::{count_evidence, lag_one_correlation, shift_evidence, tail_evidence, trial_evidence};
+pub use evidence::{count_evidence, count_tail, lag_one_correlation, shift_evidence, tail_evidence, trial_evidence};
 pub use peers::{Middle, quantile_in_place};
 pub use robust::{mad, median, median_in_place, quantile};
 pub use tail::heavy_tail_log10_e;

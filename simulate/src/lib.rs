@@ -5,8 +5,12 @@
 //! touch them, which IEEE 754 defines to the last bit. `exp`, `ln` and `sin` differ between platforms and are not used.
 
 mod cluster;
+mod counters;
 mod error;
+mod exchange;
 mod fault;
+mod launch;
+mod moment;
 mod random;
 mod row;
 mod run;
@@ -20,5 +24,5 @@ pub use error::SimulateError;
 pub use fault::{Fault, FaultKind};
 pub use row::Row;
 pub use run::simulate;
-pub use scenario::{Cluster, Life, Noise, Scenario, ScheduleLaw, Telemetry};
+pub use scenario::{Axis, Cluster, Life, Noise, Restart, Scenario, ScheduleLaw, Telemetry};
 pub use truth::{PlantedFault, Truth};

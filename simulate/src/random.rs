@@ -20,8 +20,14 @@ pub(crate) enum Stream {
     Weight,
     Batch,
     Environment,
-    Checkpoint,
     Tamper,
+    DeviceOffset,
+    DeviceClock,
+    DeviceTemperature,
+    DevicePower,
+    DeviceErrors,
+    Kill,
+    Update,
 }
 
 /// Parts of 16 bits that a normal number is the sum of: twelve uniform numbers have a variance of exactly 1.

@@ -26,6 +26,8 @@ pub enum Row<'a> {
         comm: &'a str,
         /// Number of the call in its communicator.
         seq: u64,
+        /// The operation, as NCCL names it.
+        op: &'static str,
         /// Payload.
         bytes: u64,
         /// When the rank came.
@@ -62,6 +64,8 @@ pub enum Row<'a> {
         actor: Option<&'a str>,
         /// On which host.
         node: Option<&'a str>,
+        /// On which rank.
+        rank: Option<u32>,
         /// What it was done to.
         subject: Option<&'a str>,
         /// Further facts as JSON text.

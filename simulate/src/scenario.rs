@@ -55,6 +55,21 @@ pub struct Cluster {
     /// Usual time of a step's own work, in seconds.
     #[serde(default = "usual_step_time_s")]
     pub step_time_s: f64,
+    /// Along which indices ranks communicate, and so wait for each other.
+    #[serde(default = "data_parallel")]
+    pub communicators: Vec<Axis>,
+}
+
+/// An index along which ranks form communicators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Axis {
+    /// Data-parallel: an all-reduce of the gradients after the backward pass.
+    Dp,
+    /// Tensor-parallel: an all-reduce of the activations after the forward pass.
+    Tp,
+    /// Pipeline: the activations of all stages, after the forward pass.
+    Pp,
 }
 
 /// How even a healthy run is. All sizes are fractions of the step time unless said.
@@ -131,6 +146,22 @@ pub struct Life {
     pub checkpoint_s: f64,
     /// Tokens that one data-parallel index reads in a step.
     pub tokens: u64,
+    /// Planned restarts, in the order in which they happen.
+    #[serde(rename = "restart")]
+    pub restarts: Vec<Restart>,
+}
+
+/// A run that is stopped and launched again from its last checkpoint.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restart {
+    /// The step that is not begun any more.
+    pub step: u64,
+    /// From the stop to the next launch, in seconds.
+    #[serde(default = "usual_down_s")]
+    pub down_s: f64,
+    /// A host that is replaced by a spare one.
+    pub replaced_node: Option<u32>,
 }
 
 impl Default for Life {
@@ -144,6 +175,7 @@ impl Default for Life {
             checkpoint_every: 50,
             checkpoint_s: 3.0,
             tokens: 65_536,
+            restarts: Vec::new(),
         }
     }
 }
@@ -160,11 +192,15 @@ pub struct Telemetry {
     pub weights_every: u64,
     /// Digests of the batches.
     pub batches: bool,
+    /// Norms of the weights and of the updates, and the product of update and gradient.
+    pub updates: bool,
+    /// Clocks, temperature, power and errors of the devices.
+    pub counters: bool,
 }
 
 impl Default for Telemetry {
     fn default() -> Self {
-        Self { collectives: true, gradients: true, weights_every: 1, batches: true }
+        Self { collectives: true, gradients: true, weights_every: 1, batches: true, updates: true, counters: false }
     }
 }
 
@@ -180,11 +216,24 @@ fn usual_step_time_s() -> f64 {
     1.0
 }
 
+fn usual_down_s() -> f64 {
+    180.0
+}
+
+fn data_parallel() -> Vec<Axis> {
+    vec![Axis::Dp]
+}
+
 impl Cluster {
     /// How many ranks there are.
     #[must_use]
     pub fn ranks(&self) -> u32 {
         self.dp * self.tp * self.pp
+    }
+
+    /// The data-parallel index of a rank.
+    pub(crate) fn dp_of(&self, rank: u32) -> u32 {
+        rank / self.tp % self.dp
     }
 }
 
@@ -208,6 +257,7 @@ impl Scenario {
         }
         self.check_cluster()?;
         self.check_numbers()?;
+        self.check_restarts()?;
         self.faults.iter().try_for_each(|fault| self.check_fault(fault))
     }
 
@@ -221,7 +271,35 @@ impl Scenario {
         if ranks_per_node == 0 {
             return Err(SimulateError::value("ranks_per_node", 0, "1 or more"));
         }
+        let axes = &self.cluster.communicators;
+        if !axes.contains(&Axis::Dp) || (1..axes.len()).any(|place| axes[..place].contains(&axes[place])) {
+            let value = format!("{axes:?}").to_lowercase();
+            return Err(SimulateError::value("communicators", value, "dp and, if wanted, tp and pp, each once"));
+        }
         Ok(())
+    }
+
+    fn check_restarts(&self) -> Result<(), SimulateError> {
+        let mut begun = 0;
+        for restart in &self.life.restarts {
+            if !(begun + 1..self.steps).contains(&restart.step) {
+                let accepted = format!("after the step resumed from, {begun}, and below steps, {}", self.steps);
+                return Err(SimulateError::value("restart.step", restart.step, accepted));
+            }
+            if !(1.0..=1e6).contains(&restart.down_s) {
+                return Err(SimulateError::value("restart.down_s", restart.down_s, "1 to 1e6"));
+            }
+            begun = self.resumed_step(restart.step);
+        }
+        Ok(())
+    }
+
+    /// The step that a launch begins with when the one before did not begin `stopped`.
+    pub(crate) fn resumed_step(&self, stopped: u64) -> u64 {
+        match self.life.checkpoint_every {
+            0 => 0,
+            every => stopped / every * every,
+        }
     }
 
     fn check_numbers(&self) -> Result<(), SimulateError> {
@@ -258,6 +336,12 @@ impl Scenario {
         if kind == crate::FaultKind::CodeMismatch && fault.onset_step > 0 {
             return Err(SimulateError::value("onset_step", fault.onset_step, "0 for code_mismatch"));
         }
+        if kind.begins_with_launch() && fault.attempt == 0 {
+            return Err(SimulateError::value("attempt", 0, "1 or more for this kind: it happens at a restart"));
+        }
+        if fault.hours.is_some_and(|hours| hours.iter().any(|hour| *hour > 24)) {
+            return Err(SimulateError::value("hours", format!("{:?}", fault.hours), "two hours, 0 to 24"));
+        }
         if let Some(end) = fault.end_step.filter(|end| *end <= fault.onset_step || kind.is_final()) {
             let accepted = if kind.is_final() { "absent for this kind" } else { "after onset_step" };
             return Err(SimulateError::value("end_step", end, accepted));
@@ -265,12 +349,14 @@ impl Scenario {
         if let Some(rank) = fault.ranks.iter().find(|rank| **rank >= ranks) {
             return Err(SimulateError::value("ranks", rank, format!("below the number of ranks, {ranks}")));
         }
-        if fault.ranks.is_empty() && kind.names_ranks() {
+        if fault.ranks.is_empty() && kind.needs_ranks() {
             return Err(SimulateError::value("ranks", "empty", "the guilty ranks for this kind"));
         }
         let least = if kind.has_size() { f64::MIN_POSITIVE } else { 0.0 };
-        if !(least..=1e6).contains(&fault.size) {
-            return Err(SimulateError::value("size", fault.size, "above 0 for this kind, and at most 1e6"));
+        // A clock cannot fall by more than all of itself.
+        let most = if kind == crate::FaultKind::Throttle { 0.95 } else { 1e6 };
+        if !(least..=most).contains(&fault.size) {
+            return Err(SimulateError::value("size", fault.size, format!("above 0 for this kind, and at most {most}")));
         }
         Ok(())
     }

@@ -1,14 +1,13 @@
 //! How long the work of a rank takes.
 
-use crate::fault::{active, is_hit};
+use crate::fault::{active, factor, is_hit};
+use crate::moment::Moment;
 use crate::random::{Random, Stream};
 use crate::{FaultKind, Scenario};
 
 /// Shares of the step's own work; the optimizer has the rest.
 const FORWARD_SHARE: f64 = 0.32;
 const BACKWARD_SHARE: f64 = 0.64;
-/// Transfer of an all-reduce that nobody comes late to, as a share of the step.
-const TRANSFER_SHARE: f64 = 0.03;
 /// Work that the first step adds for compiling and filling caches, in steps; later ones a quarter, a ninth, ...
 const FIRST_STEP_EXTRA: f64 = 2.0;
 /// Largest lateness out of the ordinary, in scales of the tail.
@@ -17,6 +16,8 @@ const TAIL_MAX: f64 = 20.0;
 const FACTOR_MIN: f64 = 0.1;
 /// Chance of a step to have a sleeping rank under `random_sleeps`.
 const SLEEP_CHANCE: f64 = 0.25;
+/// How much of a lower clock shows in the work: the rest waits for memory.
+const CLOCK_BOUND: f64 = 0.8;
 
 /// The own work of one rank in one step, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,6 +33,8 @@ pub(crate) struct Timing {
     skew: Vec<f64>,
     forward: Vec<f64>,
     backward: Vec<f64>,
+    /// What all ranks have in common in the step at hand.
+    common: f64,
 }
 
 impl Timing {
@@ -39,63 +42,77 @@ impl Timing {
         let random = Random { seed: scenario.seed };
         let ranks = scenario.cluster.ranks();
         let skew = (0..ranks).map(|rank| scenario.noise.skew * random.normal(Stream::Skew, rank, 0)).collect();
-        Self { random, skew, forward: vec![0.0; ranks as usize], backward: vec![0.0; ranks as usize] }
+        let still = vec![0.0; ranks as usize];
+        Self { random, skew, forward: still.clone(), backward: still, common: 1.0 }
+    }
+
+    /// A step begins.
+    ///
+    /// * `count`: steps of this launch, with this one.
+    pub(crate) fn begin(&mut self, scenario: &Scenario, moment: Moment, count: u64) {
+        self.common = common_factor(scenario, moment, count);
     }
 
     /// The work of a rank; to be called once for each rank and step, in the order of steps.
-    pub(crate) fn work(&mut self, scenario: &Scenario, step: u64, rank: u32) -> Work {
+    pub(crate) fn work(&mut self, scenario: &Scenario, moment: Moment, rank: u32) -> Work {
         let column = rank as usize;
         let noise = &scenario.noise;
         for (state, stream) in [(&mut self.forward, Stream::Forward), (&mut self.backward, Stream::Backward)] {
-            let fresh = self.random.normal(stream, rank, step);
+            let fresh = self.random.normal(stream, rank, moment.tick());
             // Scaled so that the deviation of the process is 1 from the first step on.
             let next = noise.phi * state[column] + (1.0 - noise.phi * noise.phi).sqrt() * fresh;
-            state[column] = if step == 0 { fresh } else { next };
+            state[column] = if moment.tick() == 0 { fresh } else { next };
         }
-        let lasting = (1.0 + self.skew[column]) * common_factor(scenario, step) * own_factor(scenario, step, rank);
-        let tail = self.tail(scenario, step, rank);
+        let lasting = (1.0 + self.skew[column]) * self.common * own_factor(scenario, moment, rank);
+        let tail = self.tail(scenario, moment, rank);
         let unit = scenario.cluster.step_time_s * lasting;
         let factor = |state: f64| (1.0 + noise.sigma * state).max(FACTOR_MIN);
         Work {
             forward_s: unit * FORWARD_SHARE * factor(self.forward[column]),
             backward_s: unit * BACKWARD_SHARE * (factor(self.backward[column]) + tail)
-                + self.sleep(scenario, step, rank),
+                + self.sleep(scenario, moment, rank),
         }
     }
 
-    fn tail(&self, scenario: &Scenario, step: u64, rank: u32) -> f64 {
+    fn tail(&self, scenario: &Scenario, moment: Moment, rank: u32) -> f64 {
         let noise = &scenario.noise;
-        if self.random.uniform(Stream::Tail, rank, step) >= noise.tail_probability {
+        let tick = moment.tick();
+        if noise.tail_probability <= 0.0 || self.random.uniform(Stream::Tail, rank, tick) >= noise.tail_probability {
             return 0.0;
         }
-        let chance = self.random.uniform(Stream::TailSize, rank, step).max(f64::MIN_POSITIVE);
+        let chance = self.random.uniform(Stream::TailSize, rank, tick).max(f64::MIN_POSITIVE);
         noise.tail_scale * (1.0 / chance.sqrt() - 1.0).min(TAIL_MAX)
     }
 
-    fn sleep(&self, scenario: &Scenario, step: u64, rank: u32) -> f64 {
-        let Some(fault) = active(&scenario.faults, FaultKind::RandomSleeps, step).next() else { return 0.0 };
+    fn sleep(&self, scenario: &Scenario, moment: Moment, rank: u32) -> f64 {
+        let Some(fault) = active(&scenario.faults, FaultKind::RandomSleeps, moment).next() else { return 0.0 };
         // Drawn for the step, not for the rank: one rank sleeps, or none.
         let ranks = f64::from(scenario.cluster.ranks());
-        let draw = self.random.uniform(Stream::Sleep, 0, step) / SLEEP_CHANCE;
+        let draw = self.random.uniform(Stream::Sleep, 0, moment.tick()) / SLEEP_CHANCE;
         let sleeps = (draw * ranks) as u64 == u64::from(rank);
-        if sleeps { fault.strength(step) * scenario.cluster.step_time_s } else { 0.0 }
+        if sleeps { fault.strength(moment) * scenario.cluster.step_time_s } else { 0.0 }
     }
 }
 
-/// What happens to all ranks alike: the first steps, the wave, a slow job.
-fn common_factor(scenario: &Scenario, step: u64) -> f64 {
-    let count = (step + 1) as f64;
+/// What happens to all ranks alike: the first steps of a launch, the wave, a slow job.
+///
+/// * `count`: steps of this launch, with this one.
+fn common_factor(scenario: &Scenario, moment: Moment, count: u64) -> f64 {
+    let count = count as f64;
     let first = 1.0 + FIRST_STEP_EXTRA / (count * count);
     let noise = &scenario.noise;
-    let wave = 1.0 + noise.wave * wave_at(step, noise.wave_steps);
-    let slow: f64 =
-        active(&scenario.faults, FaultKind::SlowRun, step).map(|fault| 1.0 + fault.strength(step)).product();
-    first * wave * slow
+    let wave = 1.0 + noise.wave * wave_at(moment.step, noise.wave_steps);
+    let slow = active(&scenario.faults, FaultKind::SlowRun, moment).map(|fault| 1.0 + fault.strength(moment));
+    first * wave * slow.product::<f64>()
 }
 
-fn own_factor(scenario: &Scenario, step: u64, rank: u32) -> f64 {
-    let slow = active(&scenario.faults, FaultKind::SlowRank, step).filter(|fault| fault.touches(step, rank));
-    slow.map(|fault| 1.0 + fault.strength(step)).product()
+fn own_factor(scenario: &Scenario, moment: Moment, rank: u32) -> f64 {
+    if scenario.faults.is_empty() {
+        return 1.0;
+    }
+    let at = (moment, rank);
+    let slow = factor(&scenario.faults, FaultKind::SlowRank, at, |size| 1.0 + size);
+    slow * factor(&scenario.faults, FaultKind::Throttle, at, |size| 1.0 + CLOCK_BOUND * size / (1.0 - size))
 }
 
 /// A wave between -1 and 1 made of two parabolas, within 6 % of a sine.
@@ -113,9 +130,12 @@ pub(crate) fn optimizer_s(scenario: &Scenario) -> f64 {
 }
 
 /// Time of a transfer between `members` that nobody comes late to, in seconds.
-pub(crate) fn transfer_s(scenario: &Scenario, step: u64, members: &[u32]) -> f64 {
-    let usual = scenario.cluster.step_time_s * TRANSFER_SHARE;
-    let is_slow = members.iter().any(|rank| is_hit(&scenario.faults, FaultKind::SlowLink, step, *rank));
-    let strength = active(&scenario.faults, FaultKind::SlowLink, step).map(|fault| fault.strength(step)).sum::<f64>();
+///
+/// * `share`: of the step, usually.
+pub(crate) fn transfer_s(scenario: &Scenario, moment: Moment, members: &[u32], share: f64) -> f64 {
+    let usual = scenario.cluster.step_time_s * share;
+    let faults = &scenario.faults;
+    let is_slow = members.iter().any(|rank| is_hit(faults, FaultKind::SlowLink, moment, *rank));
+    let strength = active(faults, FaultKind::SlowLink, moment).map(|fault| fault.strength(moment)).sum::<f64>();
     if is_slow { usual * (1.0 + strength) } else { usual }
 }

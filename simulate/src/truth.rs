@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Scenario;
+use crate::{Fault, FaultKind, Scenario};
 
 /// What `truth.json` says of a simulated run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct Truth {
 pub struct PlantedFault {
     /// Kind of the incident it should be, such as `slowdown.rank`.
     pub kind: String,
+    /// The launch in which it begins, from 0.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub attempt: u32,
     /// The first step it touches.
     pub onset_step: u64,
     /// The first step it no longer touches; absent = until the end.
@@ -35,13 +38,34 @@ impl Truth {
     /// The truth about a scenario.
     #[must_use]
     pub fn of(scenario: &Scenario) -> Self {
-        let planted = |fault: &crate::Fault| PlantedFault {
+        let planted = |fault: &Fault| PlantedFault {
             kind: fault.kind.incident_kind().to_owned(),
+            attempt: fault.attempt,
             onset_step: fault.onset_step,
             end_step: fault.end_step,
-            ranks: if fault.kind.names_ranks() { fault.ranks.clone() } else { Vec::new() },
+            ranks: guilty(scenario, fault),
             size: fault.size,
         };
         Self { run: scenario.run.clone(), seed: scenario.seed, faults: scenario.faults.iter().map(planted).collect() }
     }
+}
+
+/// The ranks that an incident should name; empty where the whole run is meant.
+fn guilty(scenario: &Scenario, fault: &Fault) -> Vec<u32> {
+    let (cluster, kind) = (&scenario.cluster, fault.kind);
+    let touches_all = fault.ranks.len() >= cluster.ranks() as usize;
+    match kind {
+        // Whoever reads the data of an index reads the poison.
+        FaultKind::Poison => {
+            let indices: Vec<u32> = fault.ranks.iter().map(|rank| cluster.dp_of(*rank)).collect();
+            (0..cluster.ranks()).filter(|rank| indices.contains(&cluster.dp_of(*rank))).collect()
+        }
+        FaultKind::WeightEdit if !touches_all => fault.ranks.clone(),
+        _ if kind.needs_ranks() => fault.ranks.clone(),
+        _ => Vec::new(),
+    }
+}
+
+fn is_zero(attempt: &u32) -> bool {
+    *attempt == 0
 }

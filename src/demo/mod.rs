@@ -8,29 +8,31 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
 
-use trainwarden_simulate::Scenario;
-use trainwarden_telemetry::{Change, ChangeKind, Incident, IncidentId};
+use trainwarden_simulate::{Scenario, Truth};
+use trainwarden_telemetry::{Change, ChangeKind, IncidentId};
 
-use self::score::{Score, Telling};
+use self::score::{Score, Times};
 use self::screen::{Screen, incident_lines, note_lines, opening_lines, table_lines, title, truth_words};
 use self::script::Planted;
 use crate::fast_forward::{Moment, Watch, fast_forward};
 use crate::output::grouped;
 use crate::replay::Findings;
-use crate::scorecard::{is_found, is_told};
+use crate::scorecard::is_alarm;
 
 /// Pause between two status lines on a terminal: often enough to be seen moving.
 const STATUS_PAUSE: Duration = Duration::from_millis(100);
 /// Parts of a run after each of which a pipe gets a status line.
 const STATUS_PARTS: u64 = 4;
 
-/// A run that was judged, and when each of its faults was told.
+/// A run that was judged, and what was planted in it.
 #[derive(Debug)]
 pub struct Played {
     /// What was told.
     pub findings: Findings,
-    /// For each planted fault, when it was first told.
-    pub tellings: Vec<Option<Telling>>,
+    /// When it was told.
+    pub times: Times,
+    /// What was planted.
+    pub truth: Truth,
 }
 
 impl Played {
@@ -41,9 +43,11 @@ impl Played {
     }
 
     /// What was found, missed and false.
+    ///
+    /// * `planted`: the faults of the scenario in words.
     #[must_use]
     pub fn score<'a>(&'a self, planted: &'a [Planted]) -> Score<'a> {
-        Score::of(planted, &self.findings.incidents, &self.tellings)
+        Score::of(planted, &self.truth, &self.findings.incidents, &self.times)
     }
 }
 
@@ -54,19 +58,11 @@ impl Played {
 pub fn play(scenario: &Scenario, planted: &[Planted], screen: &mut Screen<'_>) -> io::Result<Played> {
     screen.print(&opening_lines(screen.style(), scenario, planted))?;
     let started = Instant::now();
-    let mut show = Show {
-        scenario,
-        planted,
-        screen,
-        onsets: BTreeMap::new(),
-        tellings: vec![None; planted.len()],
-        shown: BTreeMap::new(),
-        started,
-        next_status: started,
-    };
+    let (times, shown) = (Times::default(), BTreeMap::new());
+    let mut show = Show { scenario, planted, screen, times, shown, started, next_status: started };
     let findings = fast_forward(scenario, &mut show)?;
-    let Show { screen, tellings, .. } = show;
-    let played = Played { findings, tellings };
+    let Show { screen, times, .. } = show;
+    let played = Played { findings, times, truth: Truth::of(scenario) };
     let speed = speed_words(played.points(), started.elapsed());
     screen.print(&table_lines(screen.style(), &played.score(planted), &speed))?;
     Ok(played)
@@ -77,45 +73,44 @@ struct Show<'a, 'b> {
     scenario: &'a Scenario,
     planted: &'a [Planted],
     screen: &'a mut Screen<'b>,
-    /// Log time at which the first step of each fault began.
-    onsets: BTreeMap<u64, i64>,
-    tellings: Vec<Option<Telling>>,
-    /// Incidents that were told: at which step, and what they are in a few words.
-    shown: BTreeMap<IncidentId, (u64, String)>,
+    times: Times,
+    /// Incidents that were told: when, and what they are in a few words.
+    shown: BTreeMap<IncidentId, (Moment, String)>,
     started: Instant,
     next_status: Instant,
 }
 
 impl Watch for Show<'_, '_> {
     fn step(&mut self, now: Moment) -> io::Result<()> {
-        let step = now.step.unwrap_or(0);
-        for onset in self.planted.iter().map(|fault| fault.truth.onset_step).filter(|onset| *onset <= step) {
-            self.onsets.entry(onset).or_insert(now.log_time);
+        let (attempt, step) = now.place.unwrap_or_default();
+        let onsets = self.planted.iter().map(|fault| (fault.truth.attempt, fault.truth.onset_step));
+        for onset in onsets.filter(|onset| *onset <= (attempt, step)) {
+            self.times.onsets.entry(onset).or_insert(now.log_time);
         }
         if !self.is_status_due(step) {
             return Ok(());
         }
         let (steps, ranks) = (self.scenario.steps, u64::from(self.scenario.cluster.ranks()));
+        let launch = if attempt > 0 { format!(", launch {}", attempt + 1) } else { String::new() };
         let speed = speed_words(now.rows, self.started.elapsed());
-        self.screen.status(&format!("step {step} of {steps}, {} ranks: {speed}", grouped(ranks)))
+        self.screen.status(&format!("step {step} of {steps}{launch}, {} ranks: {speed}", grouped(ranks)))
     }
 
     fn change(&mut self, now: Moment, change: &Change) -> io::Result<()> {
         let incident = &change.incident;
-        if is_told(incident) {
-            self.note_telling(now, incident);
+        if is_alarm(incident) {
+            self.times.told.entry(incident.id.clone()).or_insert(now.log_time);
         }
-        let step = now.step.unwrap_or(0);
         let lines = match (self.shown.get(&incident.id), change.change) {
-            (None, _) if is_told(incident) => {
-                self.shown.insert(incident.id.clone(), (step, title(incident)));
-                incident_lines(self.screen.style(), step, incident, &truth_words(self.planted, step, incident))
+            (None, _) if is_alarm(incident) => {
+                self.shown.insert(incident.id.clone(), (now, title(incident)));
+                incident_lines(self.screen.style(), now, incident, &truth_words(self.planted, now, incident))
             }
             // What is told as over in the step of its opening was never more than that.
-            (Some((opened, _)), ChangeKind::Resolved) if *opened == step => return Ok(()),
+            (Some((opened, _)), ChangeKind::Resolved) if opened.place == now.place => return Ok(()),
             (Some(_), ChangeKind::Merged | ChangeKind::Resolved | ChangeKind::Reopened) => {
                 let cause = incident.merged_into.as_ref().and_then(|cause| self.shown.get(cause));
-                note_lines(self.screen.style(), step, change, cause.map(|(_, title)| title.as_str()))
+                note_lines(self.screen.style(), now, change, cause.map(|(_, title)| title.as_str()))
             }
             _ => return Ok(()),
         };
@@ -124,17 +119,6 @@ impl Watch for Show<'_, '_> {
 }
 
 impl Show<'_, '_> {
-    fn note_telling(&mut self, now: Moment, incident: &Incident) {
-        for (fault, telling) in self.planted.iter().zip(&mut self.tellings) {
-            if telling.is_some() || !is_found(&fault.truth, incident) {
-                continue;
-            }
-            let onset = self.onsets.get(&fault.truth.onset_step).copied().unwrap_or(now.log_time);
-            let after_s = (now.log_time - onset) as f64 / 1e9;
-            *telling = Some(Telling { incident: incident.id.clone(), after_s });
-        }
-    }
-
     /// True when it is time: by the clock on a terminal, after each part of the run on a pipe.
     fn is_status_due(&mut self, step: u64) -> bool {
         if !self.screen.is_terminal() {

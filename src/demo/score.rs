@@ -1,19 +1,30 @@
 //! What was planted beside what was told: found, missed, false.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
-use trainwarden_simulate::Scenario;
+use trainwarden_simulate::{PlantedFault, Scenario, Truth};
 use trainwarden_telemetry::{Incident, IncidentId};
 
 use crate::demo::script::Planted;
-use crate::scorecard::{is_found, is_told};
+use crate::scorecard::{Scorecard, is_found};
 
-/// When an incident was first told as a planted fault.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Telling {
-    /// Which one.
-    pub incident: IncidentId,
-    /// Log time from the fault's first step to the telling, in seconds.
-    pub after_s: f64,
+/// When what happened, in log time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// When the first step of each fault began, by launch and step.
+    pub onsets: BTreeMap<(u32, u64), i64>,
+    /// When each incident was first told.
+    pub told: BTreeMap<IncidentId, i64>,
+}
+
+impl Times {
+    /// Seconds of log time from the first step of a fault to the telling of an incident.
+    fn after_s(&self, fault: &PlantedFault, incident: &Incident) -> f64 {
+        let onset = self.onsets.get(&(fault.attempt, fault.onset_step));
+        let span_ns = onset.zip(self.told.get(&incident.id)).map_or(0, |(onset, told)| told - onset);
+        span_ns as f64 / 1e9
+    }
 }
 
 /// One planted fault and what was told of it.
@@ -30,29 +41,26 @@ pub struct Outcome<'a> {
 pub struct Score<'a> {
     /// Every fault, in the order of the scenario.
     pub outcomes: Vec<Outcome<'a>>,
-    /// Incidents at `warning` or above that are none of the faults.
+    /// Incidents at `warning` or above that are none of the faults, or say of one what is not so.
     pub false_ones: Vec<&'a Incident>,
 }
 
 impl<'a> Score<'a> {
-    /// The account at the end of a run.
+    /// The account at the end of a run: stricter than a scorecard, because only the exact kind about the guilty counts.
     ///
+    /// * `truth`: the faults of `planted`, in the same order.
     /// * `incidents`: in their final state.
-    /// * `tellings`: for each fault, when it was first told.
     #[must_use]
-    pub fn of(planted: &'a [Planted], incidents: &'a [Incident], tellings: &[Option<Telling>]) -> Self {
-        let told: Vec<&Incident> = incidents.iter().filter(|incident| is_told(incident)).collect();
-        let outcome = |(planted, telling): (&'a Planted, &Option<Telling>)| {
-            let is_it = |incident: &&&'a Incident| is_found(&planted.truth, incident);
-            let first = |telling: &Telling| {
-                let told = told.iter().filter(is_it).find(|incident| incident.id == telling.incident)?;
-                Some((*told, telling.after_s))
-            };
-            Outcome { planted, found: telling.as_ref().and_then(first) }
-        };
-        let outcomes = planted.iter().zip(tellings).map(outcome).collect();
-        let is_false = |incident: &&Incident| !planted.iter().any(|planted| is_found(&planted.truth, incident));
-        Self { outcomes, false_ones: told.iter().copied().filter(is_false).collect() }
+    pub fn of(planted: &'a [Planted], truth: &'a Truth, incidents: &'a [Incident], times: &Times) -> Self {
+        let Scorecard { faults, extras } = Scorecard::of(truth, incidents);
+        let mut false_ones = extras;
+        let mut outcomes = Vec::with_capacity(planted.len());
+        for (planted, (fault, alarm)) in planted.iter().zip(faults) {
+            let found = alarm.filter(|alarm| is_found(fault, alarm)).map(|alarm| (alarm, times.after_s(fault, alarm)));
+            false_ones.extend(alarm.filter(|_| found.is_none()));
+            outcomes.push(Outcome { planted, found });
+        }
+        Self { outcomes, false_ones }
     }
 
     /// How many faults were found.

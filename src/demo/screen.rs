@@ -7,6 +7,7 @@ use trainwarden_telemetry::{Change, ChangeKind, Incident, Severity};
 
 use crate::demo::score::{Outcome, Score};
 use crate::demo::script::Planted;
+use crate::fast_forward::Moment;
 use crate::output::{COLUMNS, Style, change_words, counted, evidence_words, grouped, printable, wrapped};
 use crate::scorecard::is_found;
 
@@ -117,7 +118,7 @@ pub fn opening_lines(style: Style, scenario: &Scenario, planted: &[Planted]) -> 
 ///
 /// * `cause`: the incident it was merged into, as [`title`] tells it.
 #[must_use]
-pub fn note_lines(style: Style, step: u64, change: &Change, cause: Option<&str>) -> Vec<String> {
+pub fn note_lines(style: Style, now: Moment, change: &Change, cause: Option<&str>) -> Vec<String> {
     let what = title(&change.incident);
     let (word, text) = match (change.change, cause) {
         (ChangeKind::Merged, Some(cause)) => ("merged", format!("{what}, an effect of {cause}")),
@@ -125,7 +126,7 @@ pub fn note_lines(style: Style, step: u64, change: &Change, cause: Option<&str>)
         (ChangeKind::Reopened, _) => ("again", what),
         _ => ("over", what),
     };
-    let head = format!("{:<8}  {word:<8}  ", format!("step {step}"));
+    let head = format!("{:<8}  {word:<8}  ", step_words(now));
     let width = COLUMNS - head.chars().count();
     let hanging = |(index, part): (usize, String)| match index {
         0 => style.dim(&format!("{head}{part}")),
@@ -144,9 +145,8 @@ pub fn title(incident: &Incident) -> String {
 
 /// An incident as it is told: step, severity, kind, where; the sentence; the numbers; what changed before; the truth.
 #[must_use]
-pub fn incident_lines(style: Style, step: u64, incident: &Incident, truth: &str) -> Vec<String> {
-    let step = format!("step {step}");
-    let head = format!("{step:<8}  {}", style.severity(incident.severity));
+pub fn incident_lines(style: Style, now: Moment, incident: &Incident, truth: &str) -> Vec<String> {
+    let head = format!("{:<8}  {}", step_words(now), style.severity(incident.severity));
     let mut lines = vec![format!("{head}  {}  {}", style.bold(incident.kind.as_str()), where_words(incident))];
     lines.extend(wrapped(&printable(&incident.summary), COLUMNS - INDENT).into_iter().map(indented));
     for evidence in incident.evidence.iter().take(EVIDENCE_SHOWN) {
@@ -161,6 +161,10 @@ pub fn incident_lines(style: Style, step: u64, incident: &Incident, truth: &str)
     lines.extend(named_lines(style, "truth", truth));
     lines.push(String::new());
     lines
+}
+
+fn step_words(now: Moment) -> String {
+    now.place.map_or("start".to_owned(), |(_, step)| format!("step {step}"))
 }
 
 fn indented(line: String) -> String {
@@ -193,7 +197,7 @@ pub fn where_words(incident: &Incident) -> String {
 
 /// The truth beside an incident: the fault that it is, else the one that is at work.
 #[must_use]
-pub fn truth_words(planted: &[Planted], step: u64, incident: &Incident) -> String {
+pub fn truth_words(planted: &[Planted], now: Moment, incident: &Incident) -> String {
     let place = |is_it: &dyn Fn(&PlantedFault) -> bool| planted.iter().rposition(|fault| is_it(&fault.truth));
     let words = |number: usize| {
         let Planted { title, place, size, truth } = &planted[number];
@@ -204,7 +208,10 @@ pub fn truth_words(planted: &[Planted], step: u64, incident: &Incident) -> Strin
     if let Some(number) = place(&|truth| is_found(truth, incident)) {
         return words(number);
     }
-    let has_begun = |truth: &PlantedFault| truth.onset_step <= step && truth.end_step.is_none_or(|end| step < end);
+    let at = now.place.unwrap_or_default();
+    let has_begun = |truth: &PlantedFault| {
+        (truth.attempt, truth.onset_step) <= at && truth.end_step.is_none_or(|end| at < (truth.attempt, end))
+    };
     match place(&has_begun) {
         Some(number) => format!("none of its own; at work is {}", words(number)),
         None => "no fault is at work".to_owned(),
@@ -290,6 +297,10 @@ mod tests {
         serde_json::from_str(&text).expect("the text is an incident")
     }
 
+    fn at_step(step: u64) -> Moment {
+        Moment { place: Some((0, step)), ..Moment::default() }
+    }
+
     fn suspect(rank: u32) -> String {
         format!(r#"{{"rank": {rank}, "node": "n{}", "share": 1.0}}"#, rank / 8)
     }
@@ -306,10 +317,16 @@ mod tests {
         let long = "größer ".repeat(40) + &"y".repeat(100);
         let incident = incident("weights.unexplained_update", &suspect(130_071), &long);
         for step in [0, 100, 250, 123_456] {
-            assert_fits(&incident_lines(Style::Plain, step, &incident, &truth_words(&planted, step, &incident)));
+            let now = at_step(step);
+            assert_fits(&incident_lines(Style::Plain, now, &incident, &truth_words(&planted, now, &incident)));
         }
         let change = Change { change: ChangeKind::Merged, incident };
-        assert_fits(&note_lines(Style::Plain, 123_456, &change, Some("weights.unexplained_update  rank 130071")));
+        assert_fits(&note_lines(
+            Style::Plain,
+            at_step(123_456),
+            &change,
+            Some("weights.unexplained_update  rank 130071"),
+        ));
     }
 
     #[test]
@@ -325,7 +342,7 @@ mod tests {
         assert_eq!(lines[0], "1 of 6 found, 5 missed, 1 false");
         let at = |line: &str, word: &str| line.find(word).unwrap_or_else(|| panic!("no `{word}` in `{line}`"));
         let onset = planted[0].truth.onset_step.to_string();
-        assert_eq!(at(&lines[4], "clock of one GPU capped"), at(&lines[5], "slowdown.rank"));
+        assert_eq!(at(&lines[4], "clock of one GPU capped"), at(&lines[5], "hardware.throttle"));
         assert_eq!(at(&lines[4], &planted[0].place), at(&lines[5], &planted[0].place));
         assert_eq!(at(&lines[4], &onset) + onset.len(), at(&lines[5], " 97 ") + 3);
         assert!(lines[7].contains("MISSED: no slowdown.link"), "{lines:?}");

@@ -42,7 +42,7 @@ struct Act {
 const ACTS: [Act; 6] = [
     Act {
         title: "clock of one GPU capped",
-        lines: "kind = 'slow_rank'\nsize = 0.12\naudit = 'nvidia-smi -i {device} -lgc 1200'",
+        lines: "kind = 'throttle'\nsize = 0.2\naudit = 'nvidia-smi -i {device} -lgc 1400'",
         has_rank: true,
         onset: 90,
         lasts: Some(30),
@@ -115,7 +115,7 @@ pub fn own(ranks: u32, seed: u64) -> Result<(Scenario, Vec<Planted>)> {
 pub fn planted(scenario: &Scenario) -> Vec<Planted> {
     let truths = Truth::of(scenario).faults;
     let words = |(fault, truth): (&Fault, PlantedFault)| {
-        let (title, place, size) = (title(fault.kind).to_owned(), place(fault), size(fault));
+        let (title, place, size) = (title(fault.kind).to_owned(), place(fault, &truth), size(fault));
         Planted { truth, title, place, size }
     };
     scenario.faults.iter().zip(truths).map(words).collect()
@@ -142,7 +142,8 @@ pub fn scenario_toml(ranks: u32, seed: u64) -> String {
     let (dp, tp, pp) = if ranks >= RANKS_PARALLEL { (ranks / PARTS, 2, 2) } else { (ranks, 1, 1) };
     let mut text = format!(
         "run = 'demo'\nseed = {seed}\nsteps = {STEPS}\n\n[cluster]\ndp = {dp}\ntp = {tp}\npp = {pp}\n\
-         ranks_per_node = {RANKS_PER_NODE}\nstep_time_s = {STEP_TIME_S:.1}\n"
+         ranks_per_node = {RANKS_PER_NODE}\nstep_time_s = {STEP_TIME_S:.1}\n\n\
+         [telemetry]\ncounters = true\n"
     );
     let mut draws = Draws(seed);
     let mut guilty = guilty_ranks(ranks, &mut draws).into_iter();
@@ -204,21 +205,34 @@ fn title(kind: FaultKind) -> &'static str {
         FaultKind::GradientNoise => "noise in a gradient",
         FaultKind::WeightFlip => "one bit flipped in a replica",
         FaultKind::WeightEdit => "weights edited between steps",
+        FaultKind::CheckpointSwap => "another checkpoint loaded",
+        FaultKind::UpdateSign => "weights moved up the gradient",
         FaultKind::BatchSame => "all replicas read the same data",
         FaultKind::BatchRepeat => "data of earlier steps read again",
+        FaultKind::BatchReorder => "batches in another order",
+        FaultKind::Poison => "poisoned data",
         FaultKind::LearningRate => "learning rate changed",
         FaultKind::CodeMismatch => "other code on some ranks",
         FaultKind::CodeChange => "code patched in a live run",
+        FaultKind::EnvironmentChange => "other packages in a launch",
+        FaultKind::Kills => "processes killed",
         FaultKind::Desync => "all-reduce with half of the payload",
+        FaultKind::Throttle => "clock of devices falls",
+        FaultKind::MemoryErrors => "memory errors of devices",
         FaultKind::Silence => "ranks compute and tell nothing",
+        FaultKind::Replay => "old numbers told as new ones",
+        FaultKind::Backdate => "rows dated back",
     }
 }
 
-fn place(fault: &Fault) -> String {
-    match (fault.ranks.as_slice(), fault.kind.names_ranks()) {
-        ([rank], true) => format!("rank {rank}"),
-        ([first, rest @ ..], true) => format!("rank {first} and {} more", rest.len()),
-        ([first, ..], false) if fault.kind == FaultKind::SlowLink => format!("group of {first}"),
+/// Where a fault is, in at most 13 letters where one rank is meant.
+///
+/// * `truth`: whom an incident should name.
+fn place(fault: &Fault, truth: &PlantedFault) -> String {
+    match (fault.ranks.as_slice(), truth.ranks.as_slice()) {
+        ([rank], [_, ..]) => format!("rank {rank}"),
+        ([first, rest @ ..], [_, ..]) => format!("rank {first} and {} more", rest.len()),
+        ([first, ..], []) if fault.kind == FaultKind::SlowLink => format!("group of {first}"),
         _ => "all ranks".to_owned(),
     }
 }
@@ -227,11 +241,19 @@ fn size(fault: &Fault) -> String {
     let size = fault.size;
     match fault.kind {
         FaultKind::SlowRank | FaultKind::SlowRun => format!("+{} %", rounded(100.0 * size)),
+        FaultKind::Throttle => format!("-{} %", rounded(100.0 * size)),
         FaultKind::SlowLink => format!("x {}", rounded(1.0 + size)),
-        FaultKind::RandomSleeps | FaultKind::BatchRepeat => format!("{} steps", rounded(size)),
-        FaultKind::WeightEdit if size == 0.0 => String::new(),
-        FaultKind::LossSpike | FaultKind::LossDrift | FaultKind::WeightEdit => format!("{} nats", rounded(size)),
+        FaultKind::RandomSleeps | FaultKind::BatchRepeat | FaultKind::Replay => format!("{} steps", rounded(size)),
+        FaultKind::WeightEdit | FaultKind::CheckpointSwap if size == 0.0 => String::new(),
+        FaultKind::LossSpike
+        | FaultKind::LossDrift
+        | FaultKind::WeightEdit
+        | FaultKind::CheckpointSwap
+        | FaultKind::Poison => format!("{} nats", rounded(size)),
         FaultKind::GradientNoise | FaultKind::LearningRate => format!("x {}", rounded(size)),
+        FaultKind::Kills => format!("{} times", rounded(size)),
+        FaultKind::MemoryErrors => format!("{} a step", rounded(size)),
+        FaultKind::Backdate => format!("{} s", rounded(size)),
         _ => String::new(),
     }
 }
@@ -283,7 +305,7 @@ mod tests {
         let (_, planted) = own(64, 1).expect("the demo's scenario is right");
         let words: Vec<(&str, &str)> =
             planted.iter().map(|fault| (fault.title.as_str(), fault.size.as_str())).collect();
-        assert_eq!(words[0], ("clock of one GPU capped", "+12 %"));
+        assert_eq!(words[0], ("clock of one GPU capped", "-20 %"));
         assert_eq!(words[3], ("network of one group congested", "x 3"));
         assert_eq!(words[4], ("weights edited between steps", "0.1 nats"));
         assert_eq!(planted[4].place, "all ranks");

@@ -1,21 +1,23 @@
 //! The rules of the corpus: what counts as found, as a false alarm, as the right rank.
 
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 
 use serde::Serialize;
 use trainwarden_telemetry::{Incident, Kind, Severity};
 
 use super::corpus::{Corpus, CorpusFile, Label, Moment};
+use super::scenarios::ScenarioScore;
 
 /// An alarm so many steps before or after a label still belongs to it (README of the corpus, "How to score").
 const MARGIN_STEPS: i64 = 20;
 /// Rows a file must hold before an event for the event to be decidable (likewise).
 const ROWS_BEFORE_MIN: usize = 3;
 
-/// An incident on a clean file.
+/// An incident of `warning` or above that tells of nothing labelled or planted.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct FalseAlarm {
-    /// The file.
+pub struct Alarm {
+    /// The file, or the scenario and its seed.
     pub file: String,
     /// Kind of the incident.
     pub kind: Kind,
@@ -23,16 +25,31 @@ pub struct FalseAlarm {
     pub severity: Severity,
     /// Its sentence.
     pub summary: String,
+}
+
+impl Alarm {
+    pub(super) fn of(incident: &Incident, file: &str) -> Self {
+        let (kind, severity) = (incident.kind, incident.severity);
+        Self { file: file.to_owned(), kind, severity, summary: incident.summary.clone() }
+    }
+}
+
+/// An alarm on a clean file.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FalseAlarm {
+    /// What was told.
+    #[serde(flatten)]
+    pub alarm: Alarm,
     /// Why it is counted apart: it overlaps a `slow_phase` or `step_time_stall` label.
     pub is_explained: bool,
     /// It stands at a label that says the behaviour is by design, or names a rank where none is guilty.
     pub is_trap: bool,
 }
 
-/// How well labels of one kind and confidence were found.
+/// How well labels of one kind and confidence, or the planted faults of one scenario, were found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct KindScore {
-    /// Labels that can be decided from their file.
+    /// Labels that can be decided from their file; planted faults.
     pub labels: u64,
     /// Labels whose file does not hold the event, or fewer than three rows before it.
     pub undecidable: u64,
@@ -44,12 +61,73 @@ pub struct KindScore {
     pub exact: u64,
     /// Labels that name a rank.
     pub ranked: u64,
-    /// First suspect is a labelled rank.
+    /// ... of which the first suspect is one of these ranks.
     pub top1: u64,
+    /// Labels that name exactly one rank.
+    pub single: u64,
+    /// ... of which the first suspect is that rank.
+    pub single_top1: u64,
     /// Steps from the beginning of the label to the detection, of the found ones; negative = before.
     pub delays: Vec<i64>,
-    /// Files of the labels not found.
+    /// Files of the labels not found; planted faults in words.
     pub missed: Vec<String>,
+}
+
+/// What should be found.
+#[derive(Clone, Debug)]
+pub struct Sought<'a> {
+    /// The guilty ranks; empty where none is.
+    pub ranks: &'a [u32],
+    /// How it is listed when it is missed.
+    pub name: String,
+}
+
+/// An incident that tells of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Hit<'a> {
+    /// The incident.
+    pub incident: &'a Incident,
+    /// It is of exactly the fitting kind.
+    pub is_exact: bool,
+    /// Steps from the beginning to the detection, where both are steps.
+    pub delay: Option<i64>,
+}
+
+impl KindScore {
+    /// Counts one label that can be decided, or one planted fault, and the incident that tells of it.
+    pub(super) fn count(&mut self, sought: &Sought<'_>, hit: Option<Hit<'_>>) {
+        self.labels += 1;
+        self.ranked += u64::from(!sought.ranks.is_empty());
+        self.single += u64::from(sought.ranks.len() == 1);
+        let Some(hit) = hit else {
+            self.missed.push(sought.name.clone());
+            return;
+        };
+        self.found += 1;
+        self.exact += u64::from(hit.is_exact);
+        self.delays.extend(hit.delay);
+        let first = hit.incident.suspects.first().map(|suspect| suspect.rank.0);
+        if first.is_some_and(|rank| sought.ranks.contains(&rank)) {
+            self.top1 += 1;
+            self.single_top1 += u64::from(sought.ranks.len() == 1);
+        }
+    }
+}
+
+impl AddAssign<&Self> for KindScore {
+    fn add_assign(&mut self, other: &Self) {
+        self.labels += other.labels;
+        self.undecidable += other.undecidable;
+        self.undecidable_found += other.undecidable_found;
+        self.found += other.found;
+        self.exact += other.exact;
+        self.ranked += other.ranked;
+        self.top1 += other.top1;
+        self.single += other.single;
+        self.single_top1 += other.single_top1;
+        self.delays.extend_from_slice(&other.delays);
+        self.missed.extend_from_slice(&other.missed);
+    }
 }
 
 /// The whole account.
@@ -71,6 +149,10 @@ pub struct Quality {
     pub unread: Vec<String>,
     /// Labels at hard batches of clean files, and how many of them have an incident of `warning` or above.
     pub hard_batches: (u64, u64),
+    /// Seeds that each scenario was simulated with; 0 = none was.
+    pub seeds: u64,
+    /// By name of the scenario.
+    pub scenarios: BTreeMap<String, ScenarioScore>,
 }
 
 impl Quality {
@@ -115,14 +197,7 @@ pub fn score(quality: &mut Quality, corpus: &Corpus, file: &CorpusFile, scored: 
             continue;
         }
         let is_explained = !is_trap && labels.iter().any(|label| explains(label, incident));
-        quality.false_alarms.push(FalseAlarm {
-            file: file.file.clone(),
-            kind: incident.kind,
-            severity: incident.severity,
-            summary: incident.summary.clone(),
-            is_explained,
-            is_trap,
-        });
+        quality.false_alarms.push(FalseAlarm { alarm: Alarm::of(incident, &file.file), is_explained, is_trap });
     }
 }
 
@@ -159,24 +234,13 @@ fn score_label(quality: &mut Quality, label: &Label, steps: &[i64], incidents: &
         score.undecidable_found += u64::from(!hits.is_empty());
         return;
     }
-    score.labels += 1;
-    let Some(hit) = hits.first() else {
-        score.missed.push(label.file.clone());
-        if !label.ranks().is_empty() {
-            score.ranked += 1;
-        }
-        return;
+    let delay = |incident: &Incident| match (label.span(), incident.detected_step) {
+        (Some((Moment::Step(start), _)), Some(detected)) => Some(detected.0 as i64 - start),
+        _ => None,
     };
-    score.found += 1;
-    score.exact += u64::from(exact.contains(&hit.kind));
-    if let (Some((Moment::Step(start), _)), Some(detected)) = (label.span(), hit.detected_step) {
-        score.delays.push(detected.0 as i64 - start);
-    }
-    if !label.ranks().is_empty() {
-        score.ranked += 1;
-        let first = hit.suspects.first().map(|suspect| suspect.rank.0);
-        score.top1 += u64::from(first.is_some_and(|rank| label.ranks().contains(&rank)));
-    }
+    let hit =
+        hits.first().map(|incident| Hit { incident, is_exact: exact.contains(&incident.kind), delay: delay(incident) });
+    score.count(&Sought { ranks: &label.ranks(), name: label.file.clone() }, hit);
 }
 
 /// The kinds of incident that mean exactly what a label says; `None` for labels that are traps or notes.

@@ -2,26 +2,30 @@
 //!
 //! # What it finds
 //! `environment.changed`: a change inside an attempt (critical for code and configuration, a warning for the
-//! environment), and a change from one attempt to the next (information).
+//! environment), and a change from one attempt to the next (a warning for code and environment that nobody declared,
+//! otherwise information).
 //!
 //! # Why it matters
 //! A process that runs does not change its code: if the fingerprint moves, somebody patched a live training. A change
 //! at a restart is how people deploy, and worth a line beside whatever goes wrong afterwards: many regressions are a
-//! change of one line.
+//! change of one line. It is also how one changes a training without touching a live process, so what nobody declared
+//! somebody must look at.
 //!
 //! # How it decides
 //! By law: a rank's digest of `code`, `config` and `env` is constant inside an attempt, name by name, against its
 //! first word of that attempt. Ranks that changed are the suspects while they are at most half of those that told; a
 //! change of more is the run's. The case ends when each changed rank's first digest is back. Between attempts the
 //! digest most ranks told first is compared with that of the latest attempt before which told the name; all names of
-//! one kind that changed at a restart are one case of severity `info`, which carries old and new digest.
+//! one kind that changed at a restart are one case, which carries old and new digest. It was declared when in the
+//! [`DECLARED_S`] before it an event `annotate` or an audit record of a kind in [`DECLARATIONS`] came. Configuration is
+//! changed at every other restart and stays information.
 //!
 //! # Parameters
-//! [`SUBJECTS_MAX`], [`WORDS_MAX`]: what is remembered.
+//! [`DECLARED_S`], [`DECLARATIONS`]; [`SUBJECTS_MAX`], [`WORDS_MAX`]: what is remembered.
 //!
 //! # Blind spots
-//! A change between two tellings that is undone in time; what is not fingerprinted; a change before the first telling
-//! of an attempt shows only as information.
+//! A change between two tellings that is undone in time; what is not fingerprinted; a change that rides on the
+//! declaration of another.
 //!
 //! # Source
 //! A silent library upgrade changed the training of OPT (metaseq chronicles): changes are worth a line.
@@ -31,7 +35,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use trainwarden_kernels::Backend;
 use trainwarden_telemetry::{
-    Attempt, DigestKind, DigestSet, Evidence, Kind, Observation, Rank, Severity, Step, Verdict,
+    Attempt, DigestKind, DigestSet, Event, Evidence, Kind, Label, Observation, Rank, Severity, Step, Timestamp, Verdict,
 };
 
 use super::breach::{Breach, Breaches, Break, SUSPECTS_MAX, note, short};
@@ -41,10 +45,14 @@ use crate::{Against, DetectError, Judge, Scene, Spec};
 const SPEC: Spec = Spec {
     name: "environment_change",
     against: Against::Law,
-    watches: &["digests: code", "digests: config", "digests: env"],
+    watches: &["digests: code", "digests: config", "digests: env", "events: annotate, deploy and the like"],
     kinds: &[Kind::EnvironmentChanged],
 };
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// A declaration covers the launches of so many seconds after it: a day of waiting in a queue.
+const DECLARED_S: f64 = 86_400.0;
+/// Kinds of audit records that say that somebody changes software on purpose.
+const DECLARATIONS: [&str; 6] = ["deploy", "release", "rollout", "merge", "upgrade", "install"];
 /// Names remembered over all attempts, the last attempts longest.
 const SUBJECTS_MAX: usize = 4096;
 /// Digests remembered over all names and ranks: about 50 MB.
@@ -56,6 +64,7 @@ pub(crate) struct EnvironmentChange {
     first_words: BTreeMap<(Attempt, DigestKind, String), FirstWords>,
     words: usize,
     breaches: Breaches<(Attempt, DigestKind, Since)>,
+    declared: Option<Timestamp>,
 }
 
 /// What ranks told first in an attempt.
@@ -117,7 +126,7 @@ impl EnvironmentChange {
             detector: SPEC.name,
             attempt: set.attempt,
             kind: Kind::EnvironmentChanged,
-            severity: Severity::Info,
+            severity: self.severity_at_restart(set.kind, set.label),
             name: set.name.clone(),
             label: set.label,
             ranks: Vec::new(),
@@ -133,6 +142,20 @@ impl EnvironmentChange {
                 set.attempt.0
             )
         })
+    }
+
+    /// A change that was declared, and one of configuration, is how people work.
+    fn severity_at_restart(&self, kind: DigestKind, label: Label) -> Severity {
+        let lag_s = |declared: Timestamp| label.time.map_or(0.0, |time| time.seconds_since(declared));
+        let is_declared = self.declared.is_some_and(|declared| (0.0..=DECLARED_S).contains(&lag_s(declared)));
+        if is_declared || kind == DigestKind::Config { Severity::Info } else { Severity::Warning }
+    }
+
+    fn take_event(&mut self, event: &Event) {
+        let kind = event.kind.to_ascii_lowercase();
+        if kind == "annotate" || DECLARATIONS.iter().any(|word| kind.contains(word)) {
+            self.declared = self.declared.max(Some(event.time));
+        }
     }
 
     /// Compares each rank with its first word of the attempt.
@@ -199,9 +222,11 @@ impl Judge for EnvironmentChange {
         _backend: &mut dyn Backend,
     ) -> Result<Vec<Verdict>, DetectError> {
         match seen {
-            Observation::Digests(set) if is_of_environment(set.kind) => Ok(self.judge_set(set, scene)),
-            _ => Ok(Vec::new()),
+            Observation::Digests(set) if is_of_environment(set.kind) => return Ok(self.judge_set(set, scene)),
+            Observation::Event(event) => self.take_event(event),
+            _ => {}
         }
+        Ok(Vec::new())
     }
 }
 
@@ -211,7 +236,7 @@ mod tests {
 
     use super::*;
     use crate::detectors::breach::testing::{digests_of, named, phases};
-    use crate::detectors::testing::{assert_restores, bare_scene, judge_all};
+    use crate::detectors::testing::{assert_restores, bare_scene, event, judge_all};
 
     fn judge(seen: &[Observation]) -> Vec<Verdict> {
         judge_all(&mut EnvironmentChange::default(), &mut bare_scene(), seen)
@@ -240,14 +265,36 @@ mod tests {
         assert_eq!(judge(&[code(0, 0, &["a", ""]), code(0, 1, &["", "b"])]), [], "ranks that differ did not change");
     }
 
-    #[test]
-    fn a_deploy_at_a_restart_is_a_line_of_information_with_both_digests() {
-        let seen = [code(0, 0, &["a", "a"]), code(1, 7, &["b", "b"]), code(1, 9, &["b", "b"]), code(2, 9, &["b", "b"])];
-        let verdicts = judge(&seen);
-        assert_eq!(phases(&verdicts), [Phase::Raised, Phase::Cleared]);
-        assert_eq!((verdicts[0].severity, named(&verdicts[0])), (Severity::Info, vec![]));
-        assert_eq!(verdicts[0].summary, "code `train.py` changed from a to b between attempts 0 and 1");
+    /// Two launches with another digest, and an event of a kind so many seconds before the second one, if any.
+    fn relaunched(kind: DigestKind, declared: Option<(&str, i64)>) -> Vec<Verdict> {
+        let words = |attempt, step, word| digests_of(attempt, kind, "train.py", step, &[word, word]);
+        let mut seen = vec![words(0, 0, "a")];
+        let second = words(1, 200_000, "b");
+        // The time of a label of the tests is its step in seconds.
+        seen.extend(declared.map(|(kind, before_s)| event(kind, 200_000 - before_s)));
+        seen.extend([second, words(1, 200_009, "b"), words(2, 200_009, "b")]);
         assert_restores(|| Box::new(EnvironmentChange::default()), &seen);
+        judge(&seen)
+    }
+
+    #[test]
+    fn a_change_at_a_restart_that_nobody_declared_is_a_warning_with_both_digests() {
+        for kind in [DigestKind::Code, DigestKind::Env] {
+            let verdicts = relaunched(kind, None);
+            assert_eq!(phases(&verdicts), [Phase::Raised, Phase::Cleared]);
+            assert_eq!((verdicts[0].severity, named(&verdicts[0])), (Severity::Warning, vec![]));
+            assert!(verdicts[0].summary.ends_with("`train.py` changed from a to b between attempts 0 and 1"));
+        }
+        assert_eq!(relaunched(DigestKind::Code, Some(("deploy", 100_000)))[0].severity, Severity::Warning, "long ago");
+        assert_eq!(relaunched(DigestKind::Code, Some(("login", 60)))[0].severity, Severity::Warning);
+    }
+
+    #[test]
+    fn a_declared_deploy_and_a_new_configuration_are_information() {
+        for declared in ["annotate", "Deploy", "package_upgrade"] {
+            assert_eq!(relaunched(DigestKind::Code, Some((declared, 600)))[0].severity, Severity::Info, "{declared}");
+        }
+        assert_eq!(relaunched(DigestKind::Config, None)[0].severity, Severity::Info);
     }
 
     #[test]

@@ -12,7 +12,9 @@
 //! need not agree, for all members end together. Lateness is the median wait of the others less its own. The one with
 //! the largest lateness of a call is blamed, if it is at least [`LATE_SHARE`] of the usual time between calls. For each
 //! rank an e-CUSUM weighs "blamed in half of the calls and more" against its share in the first [`LEARN_CALLS`] calls
-//! or `1 / members`, whichever is larger. Verified: the mean lateness is 1 % of the time between calls or more. Before
+//! or `1 / members`, whichever is larger. Verified: the mean lateness is 1 % of the time between calls or more above what
+//! it was in these first calls, for ranks differ a little for ever. It is a warning unless three standard errors of that
+//! mean more are still less than 2 %: a rank that lasts slow wants a look; it is told again when it costs more. Before
 //! the share is learned a rank counts that is blamed in nine of ten of at least [`EARLY_CALLS`] calls and costs 10 %.
 //! Against the past. The least wait of a call is the transfer itself: per operation and size its median of the first
 //! [`LEARN_CALLS`] calls is frozen; when [`LINK_CALLS`] calls in a row take [`LINK_RATIO`] times that and more, and
@@ -46,13 +48,15 @@ const SPEC: Spec = Spec {
     watches: &["collectives"],
     kinds: &[Kind::SlowRank, Kind::SlowLink],
 };
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Part of the time between calls that is late.
 const LATE_SHARE: f64 = 0.005;
 /// Mean part of the time between calls that is worth a case.
 const COST_MIN: f64 = 0.01;
 /// Mean part before shares are learned.
 const EARLY_COST_MIN: f64 = 0.10;
+/// Standard errors around the mean lateness within which it may lie.
+const COST_ERRORS: f64 = 3.0;
 /// Calls from which shares and transfer times are learned.
 const LEARN_CALLS: u32 = 64;
 /// Calls before a rank that was late from the first one on may be named.
@@ -94,9 +98,12 @@ struct Member {
     calls: u32,
     blamed: u32,
     usual_share: f64,
+    /// Mean lateness over pace in the first calls: ranks differ a little for ever.
+    usual_cost: f64,
     log_e: f64,
-    /// Running mean of lateness over pace.
+    /// Running mean of lateness over pace, and of its squared distance from that.
     cost: f64,
+    wander: f64,
     first: Label,
     since: u32,
     open: Option<OpenCase>,
@@ -119,6 +126,17 @@ struct OpenCase {
     said: Verdict,
     calm_calls: u32,
     last: Label,
+}
+
+impl Member {
+    /// The throughput lost beyond the `usual` for sure, and a warning unless the interval of the mean excludes what is one.
+    fn severity(&self, usual: f64) -> Severity {
+        let weight = MEAN_WEIGHT.max(1.0 / f64::from(self.calls.max(1)));
+        let error = (self.wander * weight / (2.0 - weight)).sqrt();
+        let cost = self.cost - usual;
+        let most = Severity::of_throughput_loss(cost + COST_ERRORS * error);
+        Severity::of_throughput_loss(cost).max(most.min(Severity::Warning))
+    }
 }
 
 impl OpenCase {
@@ -202,14 +220,25 @@ impl Watched {
         let count = call.call.entries.len();
         let member = self.members.entry(rank).or_default();
         member.calls += 1;
-        member.cost += MEAN_WEIGHT.max(1.0 / f64::from(member.calls)) * (late / call.pace_ns - member.cost);
+        let weight = MEAN_WEIGHT.max(1.0 / f64::from(member.calls));
+        let distance = late / call.pace_ns - member.cost;
+        member.cost += weight * distance;
+        member.wander += weight * ((1.0 - weight) * distance * distance - member.wander);
+        let severity = member.severity(member.usual_cost);
         if let Some(open) = &mut member.open {
-            let verdict = open.follow(hit && member.cost >= 0.5 * COST_MIN, call.label)?;
+            // When it is found, the running mean has often heard of it only in part.
+            if severity > open.said.severity {
+                open.said = Verdict { phase: Phase::Updated, severity, last: call.label, ..open.said.clone() };
+                return Some(open.said.clone());
+            }
+            let goes_on = hit && member.cost - member.usual_cost >= 0.5 * COST_MIN;
+            let verdict = open.follow(goes_on, call.label)?;
             (member.open, member.log_e) = (None, 0.0);
             return Some(verdict);
         }
         if member.calls <= LEARN_CALLS {
             member.blamed += u32::from(hit);
+            member.usual_cost += (late / call.pace_ns - member.usual_cost) / f64::from(member.calls);
             if member.calls == 1 {
                 member.first = call.label;
             }
@@ -228,12 +257,13 @@ impl Watched {
         let is_sure = log10_e >= call.scene.budget.log10_e(&budget::LATE_ARRIVAL, count, Some(call.pace_ns / 1e9));
         let is_costly = match is_early {
             true => member.calls >= EARLY_CALLS && member.usual_share >= 0.9 && member.cost >= EARLY_COST_MIN,
-            false => member.cost >= COST_MIN,
+            false => member.cost - member.usual_cost >= COST_MIN,
         };
         if !(hit && is_sure && is_costly) {
             return None;
         }
-        let said = late_rank(rank, member, call, *cases);
+        let usual = if is_early { 0.0 } else { member.usual_cost };
+        let said = late_rank(rank, member, usual, call, *cases);
         *cases += 1;
         member.open = Some(OpenCase { said: said.clone(), calm_calls: 0, last: call.label });
         Some(said)
@@ -302,7 +332,7 @@ fn spoken(kind: Kind, loss: f64, first: Label, call: &Call<'_>, case: u64) -> Ve
     }
 }
 
-fn late_rank(rank: Rank, member: &Member, call: &Call<'_>, case: u64) -> Verdict {
+fn late_rank(rank: Rank, member: &Member, usual: f64, call: &Call<'_>, case: u64) -> Verdict {
     let who = call.scene.describe(call.call.attempt, rank);
     let others = call.call.entries.len() - 1;
     let percent = 100.0 * member.cost;
@@ -316,12 +346,13 @@ fn late_rank(rank: Rank, member: &Member, call: &Call<'_>, case: u64) -> Verdict
             step: call.label.step,
             rank: Some(rank),
             observed: Some(member.cost),
-            expected: Some(0.0),
-            high: Some(COST_MIN),
+            expected: Some(usual),
+            high: Some(usual + COST_MIN),
             log10_e: Some(member.log_e * std::f64::consts::LOG10_E),
             note: Some("mean lateness over the time between calls".to_owned()),
             ..Evidence::new(SPEC.name, &Metric::new(&call.call.comm))
         }],
+        severity: member.severity(usual),
         ..spoken(Kind::SlowRank, member.cost.clamp(0.0, 1.0), member.first, call, case)
     }
 }
@@ -448,6 +479,19 @@ mod tests {
         assert_eq!(verdicts_of(&calls(400, wanders, |_| 4.0)), []);
         let tiny = |seq, rank| if rank == 5 && seq > 150 { 0.4 } else { 0.0 };
         assert_eq!(verdicts_of(&calls(400, tiny, |_| 4.0)), []);
+    }
+
+    #[test]
+    fn a_rank_that_comes_a_little_late_for_ever_is_no_finding_and_two_percent_more_is_a_warning() {
+        for (more_ms, expected) in [(0.0, None), (2.0, Some(Severity::Warning)), (1.3, Some(Severity::Info))] {
+            let late = |seq, rank| match rank {
+                5 => 1.2 + if seq >= 150 { more_ms } else { 0.0 } + if seq % 5 < 3 { 0.0 } else { -1.2 },
+                _ => 0.0,
+            };
+            let verdicts = verdicts_of(&calls(500, late, |_| 4.0));
+            let worst = verdicts.iter().map(|verdict| verdict.severity).max();
+            assert_eq!(worst, expected, "{more_ms}: {verdicts:?}");
+        }
     }
 
     #[test]

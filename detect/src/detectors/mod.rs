@@ -14,6 +14,7 @@ pub(crate) mod exit;
 pub(crate) mod gradient_explosion;
 pub(crate) mod gradient_outlier;
 pub(crate) mod hang;
+pub(crate) mod inconsistent_update;
 pub(crate) mod kills;
 pub(crate) mod late_arrival;
 pub(crate) mod lineage_break;
@@ -34,6 +35,7 @@ pub(crate) mod silence;
 pub(crate) mod straggler;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod throttle;
 pub(crate) mod waits;
 pub(crate) mod wandering_sleep;
 pub(crate) mod work;

@@ -5,7 +5,7 @@
 //! information; one rank far outside for long, `metric.shift`, as a warning.
 //!
 //! # Why it matters
-//! A clock that fell, a link that retries, a counter of the user's own: the cause often shows before its effect.
+//! A fan that fails, a link that retries, a counter of the user's own: the cause often shows before its effect.
 //!
 //! # How it decides
 //! Against peers, ranks of one role, and quiet by design. A cell is compared with the median of the others as a
@@ -57,7 +57,7 @@ const Z99: f32 = 2.575_8;
 /// Rows without departure that end a case.
 const CLEAR_ROWS: u32 = 20;
 /// Metrics with detectors of their own, or unequal over ranks by design.
-const OWN: [&str; 16] = [
+const OWN: [&str; 18] = [
     "loss",
     "grad_norm",
     "param_norm",
@@ -73,6 +73,8 @@ const OWN: [&str; 16] = [
     "gpu_xid",
     "gpu_ecc_errors_total",
     "gpu_throttle_mask",
+    "gpu_sm_clock_hz",
+    "gpu_mem_clock_hz",
     "pcie_replays_total",
 ];
 
@@ -259,9 +261,9 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_fell_on_one_rank_is_a_shift_after_many_rows() {
+    fn a_gauge_that_fell_on_one_rank_is_a_shift_after_many_rows() {
         let fell = |row, rank| if rank == 6 && (60..120).contains(&row) { 0.6 } else { 1.0 };
-        let panel = noisy_panel("gpu_sm_clock_hz", 200, 8, fell);
+        let panel = noisy_panel("gpu_fan_ratio", 200, 8, fell);
         let verdicts = verdicts_of(&panel);
         let shift = verdicts.iter().find(|verdict| verdict.kind == Kind::MetricShift).expect("it lasted");
         assert_eq!((shift.ranks().next(), shift.severity), (Some(Rank(6)), Severity::Warning));
@@ -284,7 +286,7 @@ mod tests {
         let wave = |row: u64| if row > 90 { 1.3 } else { 1.0 + 0.001 * row as f64 };
         assert_eq!(verdicts_of(&noisy_panel("gpu_temp_c", 200, 8, |row, rank| place(rank) + wave(row))), []);
         let slow = |row, rank| if rank == 3 && row > 60 { 9.0 } else { 1.0 };
-        for metric in ["comm_time_s", "step_time_s", "grad_norm_local", "tokens"] {
+        for metric in ["comm_time_s", "step_time_s", "grad_norm_local", "tokens", "gpu_sm_clock_hz"] {
             assert_eq!(verdicts_of(&noisy_panel(metric, 120, 8, slow)), [], "{metric}");
         }
         assert_eq!(verdicts_of(&noisy_panel("widgets", 120, 1, |row, _| row as f64)), []);

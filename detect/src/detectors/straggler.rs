@@ -13,19 +13,24 @@
 //! offset: ranks differ a little for ever. Offsets become more exact over 256 rows while nothing speaks against the
 //! rank, and never move again, so that a ramp cannot teach them. Noise is pooled over the peers of those rows, as wide
 //! as its 50, 90 and 99 % quantiles ask, and inflated by its correlation from row to row. For each rank three e-CUSUMs
-//! weigh shifts of a quarter, one and three deviations against "slower by no more than the tolerance (1 %) and three
-//! standard errors of the offset". At the threshold of the budget a finding is verified: it lasted three rows, it is
-//! larger than the tolerance, it stands five robust spreads outside what its peers wander in the same time, and no
+//! weigh shifts of a quarter, one and three deviations against "slower by no more than the tolerance", which is 1 %, or
+//! three standard errors of the offset where these are more. At the threshold of the budget a finding is verified: it
+//! lasted three rows, it is larger than the tolerance, it stands five robust spreads outside what its peers wander in
+//! the same time (by a short running mean; from 12 and 64 rows on by longer ones, which tell smaller sizes), and no
 //! more than a quarter of the peers is slow with it; else it is the job or the design, and no rank's fault.
-//! Before there are offsets (rows 8 to 32) only a rank counts that is more than 10 % slow in nine of ten rows, and
-//! three times as far from its peers as 95 % of them are: a continuum of unequal workers is design, one far outside is
-//! not. In groups of two and three a rank must also have left its own past, since two cannot outvote one.
+//! Before there are offsets (rows 8 to 32) one e-CUSUM weighs three deviations against "slower by no more than 10 %".
+//! A rank counts that was more than 10 % slow in nine of ten of at least eight rows, from the first row or a later one
+//! on, and stands in these three times as far from its peers as 95 % of them do: a continuum of unequal workers is
+//! design, one far outside is not. Who is under such suspicion when offsets are frozen teaches nobody's noise.
+//! In groups of two and three a rank must also have left its own past, since two cannot outvote one.
 //! Ranks of one node found within 32 rows are one case. A case is over when the mean ratio was below half of what
-//! it was for 20 rows. Severity is the throughput lost: the metric's share of the step times `1 - 1 / ratio`.
+//! it was for 20 rows. Severity is the throughput lost: the metric's share of the step times `1 - 1 / ratio`, and that
+//! of the other work in which the rank is slow by two standard errors or more. A lasting slowdown is a matter for a
+//! person: it is a warning unless three standard errors more are still less than 2 %.
 //!
 //! # Parameters
-//! `STRAGGLER` in `budget.rs`, [`NODE_ROWS`], [`CLEAR_ROWS`]; in `straggler/series.rs`: `WARM_ROWS`, `TOLERANCE`,
-//! `EARLY_TOLERANCE`, `OFFSET_ROWS`, `SHIFTS`, `GAP_SPREADS`, `EARLY_GAP`.
+//! `STRAGGLER` in `budget.rs`, [`NODE_ROWS`], [`CLEAR_ROWS`], [`SIZE_ERRORS`]; in `straggler/series.rs`: `WARM_ROWS`, `TOLERANCE`,
+//! `EARLY_TOLERANCE`, `OFFSET_ROWS`, `SHIFTS`, `GAP_SPREADS`, `MEAN_ROWS`, `EARLY_GAP`.
 //!
 //! # Blind spots
 //! Where only `step_time_s` is logged, synchronous ranks all show the slowest one's time, and nobody stands apart.
@@ -36,7 +41,7 @@
 //! E-detectors: Shin, Ramdas, Rinaldo (2022); stage peers: Lin et al., "Understanding Stragglers in
 //! Large Model Training Using What-if Analysis" (2025).
 
-mod series;
+pub(crate) mod series;
 #[cfg(test)]
 mod tests;
 
@@ -58,13 +63,17 @@ const SPEC: Spec = Spec {
     watches: &["samples: *_time_s of own work by rank", "samples: batch_time_norm by rank"],
     kinds: &[Kind::SlowRank],
 };
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Findings on one node this close together are one case.
 const NODE_ROWS: u32 = 32;
 /// Rows below half of its size that end a case.
 const CLEAR_ROWS: u32 = 20;
 /// A case that grew by this factor is worth another word.
 const GROWTH: f32 = 2.0;
+/// Standard errors around the size of a slowdown within which it may lie.
+const SIZE_ERRORS: f64 = 3.0;
+/// Standard errors from which a rank counts as slow in other work too.
+const ELSEWHERE_ERRORS: f32 = 2.0;
 /// Labels kept to tell when something began.
 const LABELS_MAX: usize = 1_024;
 /// Times that are not a rank's own work.
@@ -100,6 +109,8 @@ struct OpenCase {
     raised_row: u32,
     /// Ranks named, with how slow each was.
     members: Vec<(Rank, f32)>,
+    /// Part of the throughput that the worst of them costs by being slow in other work.
+    elsewhere: f64,
     calm_rows: u32,
     last_slow: Label,
 }
@@ -140,7 +151,7 @@ impl Watched {
                 return false;
             }
             let worst = case.members.iter().map(|(rank, _)| now(rank)).fold(1.0, f32::max);
-            let severity = Severity::of_throughput_loss(loss_of(worst, share));
+            let severity = Severity::of_throughput_loss(share * loss_of(worst) + case.elsewhere);
             let told = case.members.iter().map(|(_, ratio)| *ratio).fold(1.0, f32::max);
             if severity > case.said.severity || worst - 1.0 >= GROWTH * (told - 1.0) {
                 case.said.severity = severity.max(case.said.severity);
@@ -156,8 +167,28 @@ impl Watched {
     }
 }
 
-fn loss_of(ratio: f32, share: f64) -> f64 {
-    share * (1.0 - 1.0 / f64::from(ratio.max(1.0)))
+/// Part of its work's throughput that a rank loses.
+fn loss_of(ratio: f32) -> f64 {
+    1.0 - 1.0 / f64::from(ratio.max(1.0))
+}
+
+/// Part of the run's throughput that a rank costs, with its standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Loss {
+    part: f64,
+    error: f64,
+}
+
+impl Loss {
+    fn and(self, more: Self) -> Self {
+        Self { part: self.part + more.part, error: self.error.hypot(more.error) }
+    }
+
+    /// What the loss is for sure, and a warning where a person must look: unless its interval excludes what is one.
+    fn severity(self) -> Severity {
+        let most = Severity::of_throughput_loss(self.part + SIZE_ERRORS * self.error);
+        Severity::of_throughput_loss(self.part).max(most.min(Severity::Warning))
+    }
 }
 
 /// What the words of one verdict are made of.
@@ -166,6 +197,8 @@ struct Row<'a> {
     label: Label,
     scene: &'a Scene,
     share: f64,
+    /// What a rank costs by being slow in other work.
+    elsewhere: BTreeMap<Rank, Loss>,
 }
 
 impl Straggler {
@@ -185,7 +218,12 @@ impl Straggler {
             * std::f64::consts::LN_10;
         let findings = watched.series.observe(&values, threshold as f32 + 3.0_f32.ln());
         let mut verdicts = watched.follow(label, share);
-        let place = Row { panel, label, scene, share };
+        if findings.is_empty() {
+            return verdicts;
+        }
+        let elsewhere = self.elsewhere(panel, &findings);
+        let Some(watched) = self.metrics.get_mut(&(panel.attempt, panel.metric.clone())) else { return verdicts };
+        let place = Row { panel, label, scene, share, elsewhere };
         for finding in findings {
             let verdict = report(watched, &finding, &place, self.cases);
             // A rank of a node in the same row joins the verdict of that row; the later, fuller one replaces it.
@@ -197,6 +235,28 @@ impl Straggler {
             self.cases += u64::from(is_used);
         }
         verdicts
+    }
+
+    /// What the ranks found cost by being slow in the other work of the step.
+    fn elsewhere(&self, panel: &Panel, findings: &[Finding]) -> BTreeMap<Rank, Loss> {
+        let mut losses = BTreeMap::new();
+        let is_other = |metric: &Metric| *metric != panel.metric && !WHOLE.contains(&metric.as_str());
+        for ((attempt, metric), watched) in &self.metrics {
+            if *attempt != panel.attempt || !is_other(metric) || WHOLE.contains(&panel.metric.as_str()) {
+                continue;
+            }
+            let share = self.share_of_step(*attempt, metric);
+            for finding in findings {
+                let rank = panel.ranks[finding.column];
+                let Some((excess, error)) = watched.series.excess(rank, finding.age) else { continue };
+                if excess >= ELSEWHERE_ERRORS * error {
+                    let more = Loss { part: share * loss_of(1.0 + excess), error: share * f64::from(error) };
+                    let loss = losses.entry(rank).or_insert_with(Loss::default);
+                    *loss = loss.and(more);
+                }
+            }
+        }
+        losses
     }
 
     /// Which part of a step a metric is: its level over that of the step, or of all work seen; 1 where it stands alone.
@@ -232,8 +292,11 @@ fn report(watched: &mut Watched, finding: &Finding, row: &Row<'_>, next_case: u6
         log10_e: Some(finding.log10_e),
         ..Evidence::new(SPEC.name, &row.panel.metric)
     };
-    let severity = Severity::of_throughput_loss(loss_of(finding.ratio, row.share));
+    let own = Loss { part: row.share * loss_of(finding.ratio), error: row.share * f64::from(finding.error) };
+    let elsewhere = row.elsewhere.get(&rank).copied().unwrap_or_default();
+    let severity = own.and(elsewhere).severity();
     if let Some(case) = watched.open.iter_mut().find(is_near) {
+        case.elsewhere = case.elsewhere.max(elsewhere.part);
         case.members.push((rank, finding.ratio));
         case.said.evidence.push(evidence);
         case.said.severity = case.said.severity.max(severity);
@@ -260,8 +323,15 @@ fn report(watched: &mut Watched, finding: &Finding, row: &Row<'_>, next_case: u6
         summary: words(&members, finding, row, begin),
         evidence: vec![evidence],
     };
-    let case = OpenCase { said: said.clone(), node, raised_row: rows, members, calm_rows: 0, last_slow: row.label };
-    watched.open.push(case);
+    watched.open.push(OpenCase {
+        said: said.clone(),
+        node,
+        raised_row: rows,
+        members,
+        elsewhere: elsewhere.part,
+        calm_rows: 0,
+        last_slow: row.label,
+    });
     said
 }
 

@@ -14,32 +14,40 @@
 //! rate in the first [`LEARN_ROWS`] rows is frozen, with two standard errors added: garbage collection and hard batches
 //! have a rate of their own from the start. An e-CUSUM weighs [`FACTOR`] times that rate against it. At the threshold
 //! of the budget, and when at least [`RANKS_MIN`] ranks paused and the waiting since then is 2 % of the time or more,
-//! it is a case: the waiting of a row is the largest excess in it. Ranks with [`SUSPECT_SHARE`] of the pauses or more
-//! are suspects; of pauses that wander over all of them there are none. A case ends after [`CLEAR_ROWS`] rows without
-//! pause.
+//! it is a case: the waiting of a row is the largest excess in it. A case ends after [`CLEAR_ROWS`] rows without pause.
+//! Who is named is a question of its own, asked again at every pause. Where pauses come back to the same ranks no more
+//! than if each fell on any rank at random (pairs of pauses on one rank, chance above `EVEN_CHANCE_MIN`), the run is
+//! meant, and nobody is named. Else the ranks are named that paused more often than the usual rate of a rank explains,
+//! its own rate where it had a habit of pausing, so that of the named at most `FALSE_PART_MAX` are there by chance; a
+//! single pause is seldom enough. Most of the ranks are the run again. Suspects carry their part of the waiting; one
+//! that joins later is told when it joins.
 //!
 //! # Parameters
 //! `WANDERING_SLEEP` in `budget.rs`, [`PAUSE_RATIO`], [`PAUSE_SPREADS`], [`LEARN_ROWS`], [`FACTOR`], [`RANKS_MIN`],
-//! [`COST_MIN`], [`SUSPECT_SHARE`], [`CLEAR_ROWS`].
+//! [`COST_MIN`], [`CLEAR_ROWS`]; in `wandering_sleep/blame.rs`: `FALSE_PART_MAX`, `EVEN_CHANCE_MIN`,
+//! `HABIT_CHANCE_MAX`, `RANKS_MAX`, `SUSPECTS_MAX`.
 //!
 //! # Blind spots
 //! Pauses from the first row on, at a constant rate; synchronous `step_time_s`, where all ranks show the pause; groups
 //! below four.
 //!
 //! # Source
-//! Poisson counts with an e-value; blame that is spread over ranks, Binomial(n, 1/group) for each.
+//! Poisson counts with an e-value; for the names Benjamini and Hochberg, "Controlling the False Discovery Rate" (1995).
+
+mod blame;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use trainwarden_kernels::{Backend, MAD_TO_SIGMA, Middle, count_evidence, quantile_in_place};
 use trainwarden_telemetry::{
-    Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Rank, Severity, Suspect, Verdict,
+    Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Rank, Severity, Verdict,
 };
 
 use super::straggler::is_own_work;
 use crate::budget::{self, Cadence};
 use crate::{Against, DetectError, Judge, Scene, Spec};
+use blame::{Blame, upper};
 
 const SPEC: Spec = Spec {
     name: "wandering_sleep",
@@ -47,7 +55,7 @@ const SPEC: Spec = Spec {
     watches: &["samples: *_time_s of own work by rank"],
     kinds: &[Kind::Intermittent],
 };
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Times the peers' work that make a pause.
 const PAUSE_RATIO: f32 = 1.2;
 /// Robust deviations of the row that make a pause.
@@ -60,12 +68,8 @@ const FACTOR: f64 = 3.0;
 const RANKS_MIN: usize = 3;
 /// Part of the time waited that is worth a case.
 const COST_MIN: f64 = 0.02;
-/// Part of the pauses that makes a rank a suspect.
-const SUSPECT_SHARE: f64 = 0.2;
 /// Rows without a pause that end a case.
 const CLEAR_ROWS: u32 = 256;
-/// Ranks whose pauses are counted.
-const RANKS_MAX: usize = 4_096;
 /// Groups below this size name nobody.
 const GROUP_MIN: usize = 4;
 /// Ranks listed in the evidence.
@@ -88,11 +92,11 @@ struct Watched {
     before: Vec<usize>,
     learned: u32,
     log_e: f64,
-    /// Since the evidence was last zero: rows, time waited in rows, pauses of each rank, first row.
+    /// Since the evidence was last zero: rows, time waited in rows, first row.
     since: u32,
     cost: f64,
-    pauses: BTreeMap<Rank, u32>,
     first: Label,
+    blame: Blame,
     open: Option<OpenCase>,
 }
 
@@ -128,24 +132,19 @@ impl Watched {
         slow
     }
 
-    /// The usual rate of rows with a pause, at its upper end.
-    fn usual_rate(&self) -> f64 {
-        let count = f64::from(self.learned);
-        (count + 2.0 * count.sqrt() + 1.0) / f64::from(LEARN_ROWS)
-    }
-
     /// Takes in a row and says whether the pauses are a case now.
     fn weigh(&mut self, paused: &[(usize, f32)], label: Label, threshold: f64) -> bool {
         self.rows += 1;
         if self.rows <= LEARN_ROWS {
             self.learned += u32::from(!paused.is_empty());
+            paused.iter().for_each(|(column, _)| self.blame.learn(self.ranks[*column]));
             return false;
         }
         let hit = f64::from(u8::from(!paused.is_empty()));
-        self.log_e = (self.log_e + count_evidence(hit, self.usual_rate(), FACTOR)).clamp(0.0, 2.0 * threshold);
-        if self.log_e <= 0.0 {
-            (self.since, self.cost) = (0, 0.0);
-            self.pauses.clear();
+        let usual_rate = upper(self.learned) / f64::from(LEARN_ROWS);
+        self.log_e = (self.log_e + count_evidence(hit, usual_rate, FACTOR)).clamp(0.0, 2.0 * threshold);
+        if self.log_e <= 0.0 && self.open.is_none() {
+            self.forget();
             return false;
         }
         if self.since == 0 {
@@ -153,18 +152,46 @@ impl Watched {
         }
         self.since += 1;
         self.cost += paused.iter().map(|(_, ratio)| f64::from(ratio - 1.0)).fold(0.0, f64::max);
-        for (column, _) in paused {
-            let rank = self.ranks[*column];
-            if self.pauses.len() < RANKS_MAX || self.pauses.contains_key(&rank) {
-                *self.pauses.entry(rank).or_default() += 1;
-            }
+        for (column, ratio) in paused {
+            self.blame.add(self.ranks[*column], f64::from(ratio - 1.0));
         }
-        self.log_e >= threshold && self.pauses.len() >= RANKS_MIN && self.loss() >= COST_MIN
+        self.log_e >= threshold && self.blame.paused() >= RANKS_MIN && self.loss() >= COST_MIN
+    }
+
+    fn forget(&mut self) {
+        (self.since, self.cost, self.log_e) = (0, 0.0, 0.0);
+        self.blame.forget();
     }
 
     /// Part of the time that was waited.
     fn loss(&self) -> f64 {
         self.cost / (f64::from(self.since) + self.cost)
+    }
+
+    /// How many ranks are judged.
+    fn judged(&self) -> usize {
+        self.groups.iter().map(Vec::len).filter(|count| *count >= GROUP_MIN).sum()
+    }
+
+    /// Brings an open case up to date with a row: who joined the suspects, or that it is over.
+    fn follow(&mut self, mut case: OpenCase, paused: bool, panel: &Panel, label: Label) -> Option<Verdict> {
+        (case.calm_rows, case.last) = if paused { (0, label) } else { (case.calm_rows + 1, case.last) };
+        if case.calm_rows >= CLEAR_ROWS {
+            self.forget();
+            return Some(Verdict { phase: Phase::Cleared, last: case.last, ..case.said });
+        }
+        let mut news = None;
+        if paused {
+            let now = said(self, panel, label, case.said.case);
+            if now.suspects.len() != case.said.suspects.len() {
+                let Verdict { first, onset, severity, .. } = case.said;
+                case.said =
+                    Verdict { phase: Phase::Updated, first, onset, severity: severity.max(now.severity), ..now };
+                news = Some(case.said.clone());
+            }
+        }
+        self.open = Some(case);
+        news
     }
 }
 
@@ -182,39 +209,33 @@ impl WanderingSleep {
         let threshold = scene.budget.log10_e(&budget::WANDERING_SLEEP, 1, row_s) * std::f64::consts::LN_10;
         let paused = watched.pauses_of(panel, row);
         let is_case = watched.weigh(&paused, label, threshold);
-        if let Some(case) = &mut watched.open {
-            (case.calm_rows, case.last) = if paused.is_empty() { (case.calm_rows + 1, case.last) } else { (0, label) };
-            if case.calm_rows < CLEAR_ROWS {
-                return None;
-            }
-            let case = watched.open.take()?;
-            watched.log_e = 0.0;
-            return Some(Verdict { phase: Phase::Cleared, last: case.last, ..case.said });
+        if let Some(case) = watched.open.take() {
+            return watched.follow(case, !paused.is_empty(), panel, label);
         }
         if !is_case {
             return None;
         }
-        let said = raise(watched, panel, label, self.cases);
+        let said = said(watched, panel, label, self.cases);
         watched.open = Some(OpenCase { said: said.clone(), calm_rows: 0, last: label });
         self.cases += 1;
         Some(said)
     }
 }
 
-fn raise(watched: &Watched, panel: &Panel, label: Label, case: u64) -> Verdict {
-    let total: u32 = watched.pauses.values().sum();
-    let mut blamed: Vec<(Rank, u32)> = watched.pauses.iter().map(|(rank, count)| (*rank, *count)).collect();
-    blamed.sort_by(|one, other| other.1.cmp(&one.1).then(one.0.cmp(&other.0)));
-    let share = |count: u32| f64::from(count) / f64::from(total);
-    let suspects = blamed.iter().filter(|(_, count)| *count > 1 && share(*count) >= SUSPECT_SHARE);
-    let evidence = blamed.iter().take(EVIDENCE_MAX).map(|(rank, count)| Evidence {
+/// What is to be said of the pauses so far.
+fn said(watched: &mut Watched, panel: &Panel, label: Label, case: u64) -> Verdict {
+    let ranks = watched.judged();
+    watched.blame.name(watched.since, ranks);
+    let blamed = watched.blame.worst_first();
+    let evidence = blamed.iter().take(EVIDENCE_MAX).map(|(rank, pauses)| Evidence {
         step: label.step,
         rank: Some(*rank),
         log10_e: Some(watched.log_e * std::f64::consts::LOG10_E),
-        note: Some(format!("paused in {count} of {} rows", watched.since)),
+        note: Some(format!("paused in {} of {} rows", pauses.count, watched.since)),
         ..Evidence::new(SPEC.name, &panel.metric)
     });
-    let (percent, ranks, rows) = (100.0 * watched.loss(), watched.pauses.len(), watched.since);
+    let (total, percent, rows) = (watched.blame.total(), 100.0 * watched.loss(), watched.since);
+    let paused = blamed.len();
     Verdict {
         detector: SPEC.name.to_owned(),
         case,
@@ -222,12 +243,12 @@ fn raise(watched: &Watched, panel: &Panel, label: Label, case: u64) -> Verdict {
         attempt: panel.attempt,
         kind: Kind::Intermittent,
         severity: Severity::of_throughput_loss(watched.loss()),
-        suspects: suspects.map(|(rank, count)| Suspect { rank: *rank, share: share(*count) }).collect(),
+        suspects: watched.blame.suspects(ranks),
         subject: panel.metric.to_string(),
         onset: watched.first.step.zip(label.step).map(|(step, high)| Onset { step, low: step, high }),
         first: watched.first,
         last: label,
-        summary: format!("{total} pauses on {ranks} ranks in {rows} rows of `{}` cost {percent:.1} %", panel.metric),
+        summary: format!("{total} pauses on {paused} ranks in {rows} rows of `{}` cost {percent:.1} %", panel.metric),
         evidence: evidence.collect(),
     }
 }
@@ -263,19 +284,23 @@ mod tests {
         judge_all(&mut WanderingSleep::default(), &mut bare_scene(), &row_by_row(panel))
     }
 
-    /// One rank pauses in every `every`th row, another one each time.
-    fn sleep(row: u64, rank: usize, every: u64) -> f64 {
-        if row.is_multiple_of(every) && (row / every * 5) % 16 == rank as u64 { 1.6 } else { 1.0 }
+    /// One rank of the first `among` pauses in every `every`th row, another one each time.
+    fn sleep(row: u64, rank: usize, every: u64, among: u64) -> f64 {
+        if row.is_multiple_of(every) && (row / every * 5) % among == rank as u64 { 1.6 } else { 1.0 }
+    }
+
+    fn phases(verdicts: &[Verdict]) -> Vec<Phase> {
+        verdicts.iter().map(|verdict| verdict.phase).collect()
     }
 
     #[test]
     fn pauses_that_begin_and_wander_are_one_case_without_suspects() {
         let panel = noisy_panel("forward_time_s", 900, 16, |row, rank| match row {
-            300..500 => sleep(row, rank, 5),
+            300..500 => sleep(row, rank, 5, 16),
             _ => 1.0,
         });
         let verdicts = verdicts_of(&panel);
-        assert_eq!(verdicts.iter().map(|verdict| verdict.phase).collect::<Vec<_>>(), [Phase::Raised, Phase::Cleared]);
+        assert_eq!(phases(&verdicts), [Phase::Raised, Phase::Cleared]);
         assert_eq!((verdicts[0].kind, verdicts[0].suspects.len()), (Kind::Intermittent, 0));
         assert_eq!(verdicts[0].severity, Severity::Critical);
         assert!(verdicts[0].first.step.is_some_and(|step| step.0 >= 299 && step.0 <= 305));
@@ -283,8 +308,26 @@ mod tests {
     }
 
     #[test]
+    fn pauses_that_wander_over_a_few_of_many_ranks_name_these_and_tell_who_joins() {
+        let panel = noisy_panel("forward_time_s", 900, 96, |row, rank| match row {
+            300..500 => sleep(row, rank, 5, 8),
+            _ => 1.0,
+        });
+        let verdicts = verdicts_of(&panel);
+        let before_end = &verdicts[..verdicts.len() - 1];
+        assert_eq!((before_end[0].phase, verdicts[before_end.len()].phase), (Phase::Raised, Phase::Cleared));
+        assert!(before_end.iter().skip(1).all(|verdict| verdict.phase == Phase::Updated && verdict.case == 0));
+        let mut named: Vec<u32> = before_end[before_end.len() - 1].ranks().map(|rank| rank.0).collect();
+        named.sort_unstable();
+        assert_eq!(named, [0, 1, 2, 3, 4, 5, 6, 7]);
+        let shares: f64 = verdicts[0].suspects.iter().map(|suspect| suspect.share).sum();
+        assert!(shares <= 1.0 + 1e-9);
+        assert_restores(|| Box::new(WanderingSleep::default()), &row_by_row(&panel));
+    }
+
+    #[test]
     fn a_constant_low_rate_from_the_start_and_a_single_hard_batch_are_usual() {
-        assert_eq!(verdicts_of(&noisy_panel("forward_time_s", 900, 16, |row, rank| sleep(row, rank, 12))), []);
+        assert_eq!(verdicts_of(&noisy_panel("forward_time_s", 900, 16, |row, rank| sleep(row, rank, 12, 16))), []);
         let one = |row, rank| if (row, rank) == (400, 3) { 4.0 } else { 1.0 };
         assert_eq!(verdicts_of(&noisy_panel("forward_time_s", 900, 16, one)), []);
     }

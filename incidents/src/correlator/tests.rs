@@ -56,6 +56,17 @@ fn an_effect_seen_first_is_merged_into_its_cause_and_one_that_began_long_before_
 }
 
 #[test]
+fn an_effect_that_was_over_before_its_cause_was_found_is_merged_too() {
+    let mut correlator = Correlator::new(RunId::new("r"));
+    let effect = verdict(Kind::SlowRun, &[], 420);
+    correlator.take(&effect);
+    correlator.take(&Verdict { phase: Phase::Cleared, last: at(440), ..effect });
+    let changes = correlator.take(&Verdict { last: at(470), ..verdict(Kind::Intermittent, &[], 400) });
+    assert_eq!(kinds(&changes)[1], (ChangeKind::Merged, Kind::SlowRun));
+    assert_eq!(correlator.take(&verdict(Kind::SlowRank, &[3], 400)).len(), 3, "merged once, into the first cause");
+}
+
+#[test]
 fn an_incident_resolves_with_its_last_case_and_reopens_under_its_id() {
     let mut correlator = Correlator::new(RunId::new("r"));
     let raised = verdict(Kind::SlowRank, &[17], 100);
@@ -219,4 +230,37 @@ fn what_begins_long_after_the_speaking_detector_saw_the_end_is_no_effect() {
     let mut correlator = Correlator::new(RunId::new("r"));
     correlator.take(&slow("straggler"));
     assert_eq!(correlator.take(&effect(900))[0].change, ChangeKind::Updated, "it still lasts");
+}
+
+#[test]
+fn pauses_taken_for_an_effect_part_from_it_when_they_turn_out_to_be_of_others() {
+    let mut correlator = Correlator::new(RunId::new("r"));
+    correlator.take(&verdict(Kind::SlowRank, &[17], 100));
+    let pauses = verdict(Kind::Intermittent, &[], 110);
+    assert_eq!(kinds(&correlator.take(&pauses)), [(ChangeKind::Updated, Kind::SlowRank)]);
+    let update =
+        |ranks: &[u32]| Verdict { case: pauses.case, phase: Phase::Updated, ..verdict(Kind::Intermittent, ranks, 110) };
+    assert_eq!(kinds(&correlator.take(&update(&[17]))), [(ChangeKind::Updated, Kind::SlowRank)], "the slow rank's own");
+    assert_eq!(kinds(&correlator.take(&update(&[4, 5, 17]))), [(ChangeKind::Opened, Kind::Intermittent)]);
+    assert_eq!(kinds(&correlator.take(&update(&[4, 5, 6]))), [(ChangeKind::Updated, Kind::Intermittent)]);
+    let named: Vec<u32> = correlator.incidents().flat_map(ranks_of).map(|rank| rank.0).collect();
+    assert_eq!(named, [17, 4, 5, 6]);
+    let over = Verdict { phase: Phase::Cleared, ..pauses };
+    assert_eq!(kinds(&correlator.take(&over)), [(ChangeKind::Resolved, Kind::Intermittent)]);
+}
+
+#[test]
+fn of_two_findings_of_one_incident_the_one_that_names_ranks_speaks() {
+    let other = |ranks: &[u32]| Verdict { detector: "other".to_owned(), ..verdict(Kind::Intermittent, ranks, 105) };
+    let mut correlator = Correlator::new(RunId::new("r"));
+    correlator.take(&verdict(Kind::Intermittent, &[], 100));
+    correlator.take(&other(&[3, 4]));
+    let incident = correlator.incidents().next().expect("one was opened");
+    assert_eq!((incident.suspects.len(), incident.first_step), (2, Some(Step(100))));
+    let mut correlator = Correlator::new(RunId::new("r"));
+    correlator.take(&verdict(Kind::Intermittent, &[], 100));
+    correlator.take(&other(&[]));
+    let update = Verdict { phase: Phase::Updated, ..other(&[3]) };
+    assert_eq!(kinds(&correlator.take(&update)), [(ChangeKind::Updated, Kind::Intermittent)]);
+    assert_eq!(correlator.incidents().map(|incident| incident.suspects.len()).collect::<Vec<_>>(), [1]);
 }

@@ -1,22 +1,24 @@
 //! The ranks of one work-time metric against their peers: what is learned of them, and the evidence against each.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use trainwarden_kernels::{Middle, lag_one_correlation, quantile_in_place, shift_evidence};
 use trainwarden_telemetry::Rank;
 
 /// Rows from which offsets and noise are learned.
-pub(super) const WARM_ROWS: u32 = 32;
-/// Rows before a rank that was slow from the first one on may be named.
+pub(crate) const WARM_ROWS: u32 = 32;
+/// Rows a rank must have been slow before offsets are known, to be named.
 const EARLY_ROWS: u32 = 8;
 /// Nothing is wrong within this much of the peers, once a rank's own offset is known.
-pub(super) const TOLERANCE: f32 = 0.01;
+pub(crate) const TOLERANCE: f32 = 0.01;
 /// Nothing is wrong within this much of the peers before that.
 const EARLY_TOLERANCE: f32 = 0.10;
 /// Offsets are made more exact over this many rows, while nothing speaks against the rank, and are frozen then.
 const OFFSET_ROWS: u16 = 256;
 /// Nats against a rank from which its offset learns no more.
-const LEARNING_EVIDENCE_MAX: f32 = 5.0;
-/// Standard errors of the offset that are added to the tolerance.
+const LEARNING_EVIDENCE_MAX: f32 = 1.0;
+/// Standard errors of the offset that the tolerance covers; where they are more, they take its place.
 const OFFSET_ERRORS: f32 = 3.0;
 /// Alternatives, in standard deviations: small ones find what is small and lasts, large ones what is large and new.
 const SHIFTS: [f32; 3] = [0.25, 1.0, 3.0];
@@ -32,10 +34,10 @@ const GAP_SPREADS: f32 = 5.0;
 const EARLY_GAP: f32 = 3.0;
 /// Noise that is never believed to be less: an eighth of the tolerance; times are quantised.
 const NOISE_MIN: f32 = TOLERANCE / 8.0;
-/// Weights of the newest row in the short and the long running mean.
-const MEAN_WEIGHTS: [f32; 2] = [0.25, 0.0625];
-/// Findings younger than this are measured by the short mean.
-const SHORT_ROWS: u32 = 12;
+/// Weights of the newest row in the running means: short, middle and long.
+const MEAN_WEIGHTS: [f32; 3] = [0.25, 0.0625, 0.015_625];
+/// A finding is measured by the short mean; from so many rows on by the middle one, and by the long one.
+const MEAN_ROWS: [u32; 3] = [0, 12, 64];
 /// Groups below this size cannot outvote one of theirs; a rank must there have left its own past too.
 const SMALL_GROUP: usize = 4;
 /// Normal quantiles of |z| at 50, 90 and 99 %: the widest of the three measures the noise, so that tails count.
@@ -43,25 +45,27 @@ const NOISE_QUANTILES: [(f64, f32); 3] = [(0.50, 0.674_5), (0.90, 1.644_9), (0.9
 
 /// A rank that stands apart, with its numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Finding {
-    pub(super) column: usize,
+pub(crate) struct Finding {
+    pub(crate) column: usize,
     /// Work time over that of its peers, its own offset taken out.
-    pub(super) ratio: f32,
+    pub(crate) ratio: f32,
     /// Half-width of what is normal for that ratio.
-    pub(super) band: f32,
-    pub(super) log10_e: f64,
+    pub(crate) band: f32,
+    /// Standard error of that ratio.
+    pub(crate) error: f32,
+    pub(crate) log10_e: f64,
     /// Rows since it began, this one included.
-    pub(super) age: u32,
+    pub(crate) age: u32,
     /// Rows by which the beginning is uncertain.
-    pub(super) blur: u32,
-    pub(super) peers: usize,
+    pub(crate) blur: u32,
+    pub(crate) peers: usize,
 }
 
 /// The state of one metric: one entry a column in every vector.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Series {
-    pub(super) ranks: Vec<Rank>,
-    pub(super) rows: u32,
+pub(crate) struct Series {
+    pub(crate) ranks: Vec<Rank>,
+    pub(crate) rows: u32,
     groups: Vec<Group>,
     /// [rows, ranks] of the first rows, raw; NaN = absent. Emptied when offsets are frozen.
     warm: Vec<f32>,
@@ -71,11 +75,11 @@ pub(super) struct Series {
     own_past: Vec<f32>,
     sums: Vec<[f32; 3]>,
     ages: Vec<[u32; 3]>,
-    means: Vec<[f32; 2]>,
+    means: Vec<[f32; 3]>,
     /// Columns already named and not yet cleared.
-    pub(super) named: Vec<bool>,
+    pub(crate) named: Vec<bool>,
     /// Work time of a typical rank in the last row.
-    pub(super) level: f32,
+    pub(crate) level: f32,
     #[serde(skip)]
     scratch: Vec<f32>,
     #[serde(skip)]
@@ -103,7 +107,7 @@ impl Group {
 }
 
 impl Series {
-    pub(super) fn new(ranks: &[Rank], groups: Vec<Vec<usize>>) -> Self {
+    pub(crate) fn new(ranks: &[Rank], groups: Vec<Vec<usize>>) -> Self {
         let count = ranks.len();
         let group = |columns| Group { columns, ..Group::default() };
         Self {
@@ -114,7 +118,7 @@ impl Series {
             own_past: vec![f32::NAN; count],
             sums: vec![[0.0; 3]; count],
             ages: vec![[0; 3]; count],
-            means: vec![[0.0; 2]; count],
+            means: vec![[0.0; 3]; count],
             named: vec![false; count],
             ..Self::default()
         }
@@ -123,7 +127,7 @@ impl Series {
     /// Takes in a row (absent or unusable cells NaN) and gives the ranks that stand apart from now on, by column.
     ///
     /// * `threshold`: nats a finding needs.
-    pub(super) fn observe(&mut self, values: &[f32], threshold: f32) -> Vec<Finding> {
+    pub(crate) fn observe(&mut self, values: &[f32], threshold: f32) -> Vec<Finding> {
         self.rows += 1;
         self.scratch.clear();
         self.scratch.extend(values.iter().filter(|value| !value.is_nan()));
@@ -176,60 +180,71 @@ impl Series {
         histories
     }
 
-    /// Ranks that were slow from the first row on, and the freezing of offsets after the last.
+    /// Ranks that are slow before offsets exist, and the freezing of offsets after the last of these rows.
     fn judge_early(&mut self, group: &mut Group, threshold: f32) -> Vec<Finding> {
-        let may_be_slow = |value: &f32| *value > EARLY_TOLERANCE;
         let is_last = self.rows == WARM_ROWS;
         // One row tells cheaply whether anybody can be a candidate at all.
         let width = self.ranks.len();
         let newest: Vec<f32> = self.warm[self.warm.len() - width..].to_vec();
-        let any = self.compare(group, &newest) && group.columns.iter().any(|c| may_be_slow(&(self.ratios[*c] - 1.0)));
+        let any = self.compare(group, &newest)
+            && group.columns.iter().any(|column| self.ratios[*column] > 1.0 + EARLY_TOLERANCE);
         if !is_last && !any {
             return Vec::new();
         }
         let histories = self.warm_ratios(group);
-        let typical: Vec<f32> = histories.iter().map(|history| middle_of(history)).collect();
-        let apart = stand_apart(&typical);
         let noise = early_noise(&histories);
+        let suspicions: Vec<Suspicion> = histories.iter().map(|history| Suspicion::of(history, noise)).collect();
         let mut findings = Vec::new();
+        // Who stands apart, by the rows over which that is asked; ranks that became slow together share them.
+        let mut apart: BTreeMap<usize, Vec<bool>> = BTreeMap::new();
         for (place, column) in group.columns.iter().copied().enumerate() {
-            let history = &histories[place];
-            let log_e = early_evidence(history, noise);
-            let slow = history.iter().filter(|ratio| **ratio > 1.0 + EARLY_TOLERANCE).count() as u32;
-            let is_slow = slow >= EARLY_ROWS && slow * 10 >= self.rows * 9 && log_e >= threshold;
-            if !(apart[place] && is_slow) || self.named[column] || group.columns.len() < SMALL_GROUP - 1 {
+            let suspicion = &suspicions[place];
+            if !suspicion.is_sure(threshold) || self.named[column] || group.columns.len() < SMALL_GROUP - 1 {
                 continue;
             }
+            let apart = apart
+                .entry(suspicion.begin)
+                .or_insert_with(|| stand_apart(&typical_since(&histories, suspicion.begin)));
+            if !apart[place] {
+                continue;
+            }
+            let ratio = middle_of(&histories[place][suspicion.begin..]);
+            let age = (histories[place].len() - suspicion.begin) as u32;
             findings.push(Finding {
                 column,
-                ratio: typical[place],
+                ratio,
                 band: EARLY_TOLERANCE,
-                log10_e: f64::from(log_e) * std::f64::consts::LOG10_E,
-                age: self.rows,
+                error: noise / (age as f32).sqrt(),
+                log10_e: f64::from(suspicion.log_e) * std::f64::consts::LOG10_E,
+                age,
                 blur: 0,
                 peers: group.columns.len() - 1,
             });
             self.named[column] = true;
-            self.means[column] = [typical[place] - 1.0; 2];
+            self.means[column] = [ratio - 1.0; 3];
         }
         if is_last {
-            self.freeze(group, &histories, &typical, &apart);
+            self.freeze(group, &histories, &suspicions);
         }
         findings
     }
 
-    fn freeze(&mut self, group: &mut Group, histories: &[Vec<f32>], typical: &[f32], apart: &[bool]) {
-        let mut residuals = Vec::new();
-        let mut correlations = Vec::new();
+    fn freeze(&mut self, group: &mut Group, histories: &[Vec<f32>], suspicions: &[Suspicion]) {
+        let typical = typical_since(histories, 0);
+        let apart = stand_apart(&typical);
+        let (mut residuals, mut correlations) = (Vec::new(), Vec::new());
         let width = self.ranks.len();
         for (place, column) in group.columns.iter().copied().enumerate() {
             let rows = histories[place].iter().filter(|ratio| !ratio.is_nan()).count();
             if rows < EARLY_ROWS as usize {
                 continue;
             }
-            let residual: Vec<f32> = histories[place].iter().map(|ratio| ratio / typical[place] - 1.0).collect();
-            residuals.extend(residual.iter().filter(|value| !value.is_nan()).map(|value| value.abs()));
-            correlations.push(lag_one_correlation(&residual));
+            // Who changed its pace in these rows would teach that change as noise of all.
+            if !(self.named[column] || apart[place] || suspicions[place].log_e > LEARNING_EVIDENCE_MAX) {
+                let residual: Vec<f32> = histories[place].iter().map(|ratio| ratio / typical[place] - 1.0).collect();
+                residuals.extend(residual.iter().filter(|value| !value.is_nan()).map(|value| value.abs()));
+                correlations.push(lag_one_correlation(&residual));
+            }
             let own: Vec<f32> = self.warm.iter().skip(column).step_by(width).copied().collect();
             self.own_past[column] = middle_of(&own);
             self.learned[column] = rows as u16;
@@ -306,47 +321,53 @@ impl Series {
         most
     }
 
-    /// How slow a column may be with nothing wrong: the tolerance, and what is not known of its offset.
+    /// How slow a column may be with nothing wrong: the tolerance, or what is not known of its offset if that is more.
     #[inline]
     fn allowance(&self, column: usize, deviation: f32) -> f32 {
         let learned = self.learned[column];
         let tolerance = if u32::from(learned) < EARLY_ROWS { EARLY_TOLERANCE } else { TOLERANCE };
-        tolerance + OFFSET_ERRORS * deviation / f32::from(learned.max(1)).sqrt()
+        tolerance.max(OFFSET_ERRORS * self.offset_error(column, deviation))
+    }
+
+    fn offset_error(&self, column: usize, deviation: f32) -> f32 {
+        deviation / f32::from(self.learned[column].max(1)).sqrt()
     }
 
     /// Who of the columns over the threshold has lasted, is large, and stands apart from what others wander.
     fn verify(&mut self, group: &Group, deviation: f32, threshold: f32) -> Vec<Finding> {
         let is_hot = |sums: &[f32; 3]| sums.iter().any(|sum| *sum >= threshold);
-        let mut middles = [(0.0, 0.0); 2];
-        for (which, weight) in MEAN_WEIGHTS.into_iter().enumerate() {
+        let is_small = group.columns.len() < SMALL_GROUP;
+        let spread = |which: usize| {
             let cool = group.columns.iter().filter(|column| !is_hot(&self.sums[**column]));
             let mut means: Vec<f32> = cool.map(|column| self.means[*column][which]).collect();
             let center = quantile_in_place(&mut means, 0.5).unwrap_or(0.0);
             means.iter_mut().for_each(|mean| *mean = (*mean - center).abs());
             let wander = quantile_in_place(&mut means, 0.5).unwrap_or(0.0) / NOISE_QUANTILES[0].1;
-            let least = deviation * (weight / (2.0 - weight)).sqrt();
-            middles[which] = (center, if group.columns.len() < SMALL_GROUP { least } else { wander.max(least) });
-        }
+            let least = deviation * mean_error(which);
+            (center, if is_small { least } else { wander.max(least) })
+        };
+        let spreads: [(f32, f32); 3] = std::array::from_fn(spread);
         let mut findings = Vec::new();
         for column in group.columns.iter().copied().filter(|column| is_hot(&self.sums[*column])) {
             let (best, log_e) = largest(&self.sums[column]);
             let age = self.ages[column][best];
-            let which = usize::from(age >= SHORT_ROWS);
-            let (center, spread) = middles[which];
-            let filled = 1.0 - (1.0 - MEAN_WEIGHTS[which]).powi(age.min(1_000) as i32);
-            let mean = self.means[column][which];
-            let excess = mean / filled;
-            let band = self.allowance(column, deviation);
-            let is_apart =
-                mean - center >= GAP_SPREADS * spread && excess >= band && self.means[column][0] >= TOLERANCE;
-            if self.named[column] || age < PERSISTENCE_ROWS || !is_apart {
+            if self.named[column] || age < PERSISTENCE_ROWS || self.means[column][0] < TOLERANCE {
                 continue;
             }
+            let band = self.allowance(column, deviation);
+            let is_apart = |which: &usize| {
+                let (center, spread) = spreads[*which];
+                let mean = self.means[column][*which];
+                mean - center >= GAP_SPREADS * spread && mean / filled(*which, age) >= band
+            };
+            let Some(which) = means_of(age).find(is_apart) else { continue };
+            let (excess, error) = self.excess_by(column, which, age, deviation);
             self.named[column] = true;
             findings.push(Finding {
                 column,
                 ratio: 1.0 + excess,
                 band,
+                error,
                 log10_e: f64::from(log_e - (SHIFTS.len() as f32).ln()) * std::f64::consts::LOG10_E,
                 age,
                 blur: (4.0 * (deviation / excess).powi(2)).ceil().min(1e6) as u32,
@@ -356,21 +377,36 @@ impl Series {
         findings
     }
 
+    /// By how much a column is slow by one of its running means, over the last `age` rows, and the standard error.
+    fn excess_by(&self, column: usize, which: usize, age: u32, deviation: f32) -> (f32, f32) {
+        let filled = filled(which, age);
+        let error = (deviation * mean_error(which) / filled).hypot(self.offset_error(column, deviation));
+        (self.means[column][which] / filled, error)
+    }
+
+    /// By how much a rank was slow over the last `age` rows, and the standard error; `None` while that is not known.
+    pub(crate) fn excess(&self, rank: Rank, age: u32) -> Option<(f32, f32)> {
+        let column = self.ranks.binary_search(&rank).ok()?;
+        let group = self.groups.iter().find(|group| group.columns.contains(&column))?;
+        let which = means_of(age).last()?;
+        (group.noise > 0.0).then(|| self.excess_by(column, which, age, group.deviation()))
+    }
+
     /// A column's ratio now: the larger of its short and its long running mean, so that a case neither ends with one
     /// quick row nor before the long mean has heard of it.
-    pub(super) fn ratio_now(&self, column: usize) -> f32 {
+    pub(crate) fn ratio_now(&self, column: usize) -> f32 {
         1.0 + self.means[column][0].max(self.means[column][1])
     }
 
     /// Forgets the evidence against a column whose finding is over.
-    pub(super) fn acquit(&mut self, column: usize) {
+    pub(crate) fn acquit(&mut self, column: usize) {
         self.named[column] = false;
         self.sums[column] = [0.0; 3];
         self.ages[column] = [0; 3];
     }
 
     /// The same knowledge for other columns: ranks that stay keep what was learned, new ones start with nothing.
-    pub(super) fn onto(&self, ranks: &[Rank], groups: Vec<Vec<usize>>) -> Self {
+    pub(crate) fn onto(&self, ranks: &[Rank], groups: Vec<Vec<usize>>) -> Self {
         let mut moved = Self::new(ranks, groups);
         moved.rows = self.rows;
         moved.level = self.level;
@@ -436,11 +472,57 @@ fn early_noise(histories: &[Vec<f32>]) -> f32 {
     (widest_noise(&mut steps) / std::f32::consts::SQRT_2).max(TOLERANCE)
 }
 
-fn early_evidence(history: &[f32], noise: f32) -> f32 {
-    let rows = history.iter().filter(|ratio| !ratio.is_nan());
-    rows.map(|ratio| (ratio - 1.0 - EARLY_TOLERANCE) / noise)
-        .map(|z| shift_evidence(z.clamp(-2.0 * ROW_DEVIATIONS_MAX, ROW_DEVIATIONS_MAX), SHIFTS[2]))
-        .sum()
+/// What speaks against a rank before offsets exist: an e-CUSUM against "no more than 10 % slower than its peers".
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Suspicion {
+    log_e: f32,
+    /// Place of the row since which it is positive.
+    begin: usize,
+    /// Rows since then, and those in which the rank was slow.
+    rows: u32,
+    slow: u32,
+}
+
+impl Suspicion {
+    fn of(history: &[f32], noise: f32) -> Self {
+        let mut suspicion = Self::default();
+        for (at, ratio) in history.iter().enumerate().filter(|(_, ratio)| !ratio.is_nan()) {
+            if suspicion.log_e <= 0.0 {
+                suspicion = Self { begin: at, ..Self::default() };
+            }
+            let z = ((ratio - 1.0 - EARLY_TOLERANCE) / noise).clamp(-2.0 * ROW_DEVIATIONS_MAX, ROW_DEVIATIONS_MAX);
+            suspicion.log_e = (suspicion.log_e + shift_evidence(z, SHIFTS[2])).max(0.0);
+            suspicion.rows += 1;
+            suspicion.slow += u32::from(*ratio > 1.0 + EARLY_TOLERANCE);
+        }
+        suspicion
+    }
+
+    fn is_sure(&self, threshold: f32) -> bool {
+        self.log_e >= threshold && self.slow >= EARLY_ROWS && self.slow * 10 >= self.rows * 9
+    }
+}
+
+/// The median ratio of each rank from the row at `begin` on.
+fn typical_since(histories: &[Vec<f32>], begin: usize) -> Vec<f32> {
+    histories.iter().map(|history| middle_of(&history[begin..])).collect()
+}
+
+/// Standard error of a running mean of long standing, in standard deviations of a row.
+fn mean_error(which: usize) -> f32 {
+    let weight = MEAN_WEIGHTS[which];
+    (weight / (2.0 - weight)).sqrt()
+}
+
+/// The part of a running mean that rests on the last `age` rows.
+fn filled(which: usize, age: u32) -> f32 {
+    1.0 - (1.0 - MEAN_WEIGHTS[which]).powi(age.clamp(1, 1_000) as i32)
+}
+
+/// The running means by which a finding of this age is measured, in the order in which they are asked.
+fn means_of(age: u32) -> impl Iterator<Item = usize> {
+    let first = usize::from(age >= MEAN_ROWS[1]);
+    (first..MEAN_ROWS.len()).filter(move |which| age >= MEAN_ROWS[*which])
 }
 
 fn widest_noise(magnitudes: &mut [f32]) -> f32 {

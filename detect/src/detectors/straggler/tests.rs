@@ -68,6 +68,55 @@ fn a_rank_slow_from_the_first_row_is_named_before_offsets_exist() {
 }
 
 #[test]
+fn a_rank_that_becomes_slow_before_offsets_exist_is_named_ten_rows_later() {
+    for onset in [2, 10, 20, 23] {
+        let panel =
+            noisy_panel("backward_time_s", 60, 16, |row, rank| if rank == 2 && row >= onset { 1.3 } else { 1.0 });
+        let verdicts = verdicts_of(&panel);
+        assert_eq!((verdicts.len(), named(&verdicts)), (1, vec![2]), "{onset}");
+        let (first, found) = (verdicts[0].first.step, verdicts[0].last.step.expect("rows have steps").0);
+        assert_eq!(first, Some(Step(onset)));
+        assert!(found < onset + 10, "since {onset}, found at {found}");
+    }
+}
+
+#[test]
+fn a_rank_that_becomes_slow_just_before_offsets_are_frozen_teaches_nobodys_noise() {
+    for onset in 24..34 {
+        let panel =
+            noisy_panel("backward_time_s", 60, 16, |row, rank| if rank == 2 && row >= onset { 1.3 } else { 1.0 });
+        let verdicts = verdicts_of(&panel);
+        assert_eq!((verdicts.len(), named(&verdicts)), (1, vec![2]), "{onset}");
+        assert!(verdicts[0].last.step < Some(Step(onset + 16)), "since {onset}, {:?}", verdicts[0].last);
+    }
+}
+
+#[test]
+fn who_is_slow_for_some_rows_before_offsets_exist_is_warming_up() {
+    let starts_slow = |row, rank| if rank == 2 && row < 7 { 1.6 } else { 1.0 };
+    assert_eq!(verdicts_of(&noisy_panel("backward_time_s", 200, 16, starts_slow)), []);
+    let stumbles = |row, rank| if rank == 2 && (10..16).contains(&row) { 1.6 } else { 1.0 };
+    assert_eq!(verdicts_of(&noisy_panel("backward_time_s", 200, 16, stumbles)), []);
+}
+
+#[test]
+fn two_percent_of_the_work_is_a_warning_and_what_is_surely_less_is_not() {
+    for (percent, expected) in [(2.0, Severity::Warning), (1.2, Severity::Info)] {
+        let slow = |row, rank| if rank == 5 && row >= 300 { 1.0 + 0.01 * percent } else { 1.0 };
+        let (whole, forward) =
+            (noisy_panel("step_time_s", 1_500, 8, |_, _| 1.6), noisy_panel("forward_time_s", 1_500, 8, slow));
+        let backward = noisy_panel("backward_time_s", 1_500, 8, |row, rank| 0.5 * slow(row, rank));
+        let rows = [whole, forward, backward].map(|panel| row_by_row(&panel));
+        let seen: Vec<Observation> =
+            (0..1_500).flat_map(|row| rows.iter().map(move |rows| rows[row].clone())).collect();
+        let verdicts = judge_all(&mut Straggler::default(), &mut bare_scene(), &seen);
+        assert_eq!(named(&verdicts), [5], "{percent}");
+        let most = verdicts.iter().map(|verdict| verdict.severity).max();
+        assert_eq!(most, Some(expected), "{percent}");
+    }
+}
+
+#[test]
 fn a_ramp_is_named_against_the_frozen_offset() {
     let ramp = |row: u64| 1.0 + 0.10 * row.saturating_sub(300).min(500) as f64 / 500.0;
     let panel = noisy_panel("step_time_s", 800, 16, |row, rank| if rank == 9 { ramp(row) } else { 1.0 });
