@@ -57,9 +57,11 @@ pub(crate) fn ends_with_attempt(kind: Kind) -> bool {
 }
 
 /// True for effects that can begin at any time while their cause lasts, such as waiting for a slow rank; other effects
-/// begin with their cause or are a matter of their own.
-pub(crate) fn follows_throughout(effect: Kind) -> bool {
-    matches!(effect.as_str().split('.').next(), Some("slowdown" | "telemetry" | "stall"))
+/// begin with their cause or are a matter of their own. While the optimizer does not follow the gradient, nothing that
+/// the loss does is a matter of its own.
+pub(crate) fn follows_throughout(cause: Kind, effect: Kind) -> bool {
+    let is_of_pace = matches!(effect.as_str().split('.').next(), Some("slowdown" | "telemetry" | "stall"));
+    is_of_pace || cause == Kind::InconsistentUpdate
 }
 
 /// Families of incidents that move other metrics too.

@@ -478,7 +478,7 @@ impl Entry {
     /// An effect of what this incident is about.
     fn explains(&self, verdict: &Verdict) -> bool {
         let incident = &self.incident;
-        let lasts = match follows_throughout(verdict.kind) {
+        let lasts = match follows_throughout(incident.kind, verdict.kind) {
             true => self.is_at_work() || is_within(verdict.first, self.last, SLACK_STEPS, SLACK_NS),
             false => is_within(verdict.first, self.onset, SLACK_STEPS, SLACK_NS),
         };

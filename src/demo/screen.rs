@@ -342,7 +342,7 @@ mod tests {
         assert_eq!(lines[0], "1 of 6 found, 5 missed, 1 false");
         let at = |line: &str, word: &str| line.find(word).unwrap_or_else(|| panic!("no `{word}` in `{line}`"));
         let onset = planted[0].truth.onset_step.to_string();
-        assert_eq!(at(&lines[4], "clock of one GPU capped"), at(&lines[5], "hardware.throttle"));
+        assert_eq!(at(&lines[4], "fans slowed, one GPU overheats"), at(&lines[5], "hardware.throttle"));
         assert_eq!(at(&lines[4], &planted[0].place), at(&lines[5], &planted[0].place));
         assert_eq!(at(&lines[4], &onset) + onset.len(), at(&lines[5], " 97 ") + 3);
         assert!(lines[7].contains("MISSED: no slowdown.link"), "{lines:?}");

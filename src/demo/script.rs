@@ -41,8 +41,8 @@ struct Act {
 /// that before it is over, where it can be.
 const ACTS: [Act; 6] = [
     Act {
-        title: "clock of one GPU capped",
-        lines: "kind = 'throttle'\nsize = 0.2\naudit = 'nvidia-smi -i {device} -lgc 1400'",
+        title: "fans slowed, one GPU overheats",
+        lines: "kind = 'throttle'\nsize = 0.2\naudit = 'ipmitool raw 0x30 0x30 0x02 0xff 0x08'",
         has_rank: true,
         onset: 90,
         lasts: Some(30),
@@ -150,9 +150,7 @@ pub fn scenario_toml(ranks: u32, seed: u64) -> String {
     for act in &ACTS {
         let onset = act.onset + draws.below(ONSET_PLAY);
         let rank = if act.has_rank { guilty.next() } else { None };
-        let device = rank.unwrap_or(0) % RANKS_PER_NODE;
-        let lines = act.lines.replace("{device}", &device.to_string());
-        text += &format!("\n# {}\n[[fault]]\n{lines}\nonset_step = {onset}\n", act.title);
+        text += &format!("\n# {}\n[[fault]]\n{}\nonset_step = {onset}\n", act.title, act.lines);
         if let Some(steps) = act.lasts {
             text += &format!("end_step = {}\n", onset + steps);
         }
@@ -305,7 +303,7 @@ mod tests {
         let (_, planted) = own(64, 1).expect("the demo's scenario is right");
         let words: Vec<(&str, &str)> =
             planted.iter().map(|fault| (fault.title.as_str(), fault.size.as_str())).collect();
-        assert_eq!(words[0], ("clock of one GPU capped", "-20 %"));
+        assert_eq!(words[0], ("fans slowed, one GPU overheats", "-20 %"));
         assert_eq!(words[3], ("network of one group congested", "x 3"));
         assert_eq!(words[4], ("weights edited between steps", "0.1 nats"));
         assert_eq!(planted[4].place, "all ranks");

@@ -67,6 +67,16 @@ fn an_effect_that_was_over_before_its_cause_was_found_is_merged_too() {
 }
 
 #[test]
+fn while_the_optimizer_climbs_the_loss_is_no_matter_of_its_own_and_after_a_change_of_schedule_it_is() {
+    for (cause, count) in [(Kind::InconsistentUpdate, 1), (Kind::Schedule, 2)] {
+        let mut correlator = Correlator::new(RunId::new("r"));
+        correlator.take(&verdict(cause, &[], 100));
+        correlator.take(&verdict(Kind::LossSpike, &[], 290));
+        assert_eq!(correlator.incidents().count(), count, "{cause}");
+    }
+}
+
+#[test]
 fn an_incident_resolves_with_its_last_case_and_reopens_under_its_id() {
     let mut correlator = Correlator::new(RunId::new("r"));
     let raised = verdict(Kind::SlowRank, &[17], 100);

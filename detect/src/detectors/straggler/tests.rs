@@ -340,3 +340,16 @@ fn the_workload_of_8192_ranks() {
     assert_eq!((found(0), found(1), clean), (64, 64, 0));
     assert!(found(3) >= 56);
 }
+
+#[test]
+fn three_pauses_in_a_row_by_chance_are_none_where_pauses_wander_and_a_straggler_is_one_even_there() {
+    let wander = |row: u64, rank: usize| {
+        let is_paused = row >= 300 && row.is_multiple_of(4) && (row / 4 * 5) % 16 == rank as u64;
+        if is_paused || ((500..503).contains(&row) && rank == 7) { 1.5 } else { 1.0 }
+    };
+    assert_eq!(named(&verdicts_of(&noisy_panel("forward_time_s", 700, 16, wander))), []);
+    let alone = |row: u64, rank: usize| if (500..503).contains(&row) && rank == 7 { 1.5 } else { 1.0 };
+    assert_eq!(named(&verdicts_of(&noisy_panel("forward_time_s", 700, 16, alone))), [7]);
+    let both = |row: u64, rank: usize| if row >= 500 && rank == 7 { 1.5 } else { wander(row, rank) };
+    assert_eq!(named(&verdicts_of(&noisy_panel("forward_time_s", 700, 16, both))), [7]);
+}
