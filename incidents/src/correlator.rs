@@ -10,7 +10,7 @@ use trainwarden_telemetry::{
 };
 
 use crate::audit::{AuditScope, AuditTrail};
-use crate::cause::{ends_with_attempt, explains, follows_throughout};
+use crate::cause::{ends_with_attempt, explains, follows_throughout, is_beyond};
 use crate::checkpoints::{Checkpoints, touches_weights};
 use crate::id::incident_id;
 use crate::limits::{EVIDENCE_MAX, REOPEN_NS, REOPEN_STEPS, SLACK_NS, SLACK_STEPS, SUSPECTS_MAX};
@@ -486,6 +486,7 @@ impl Entry {
         explains(incident.kind, verdict.kind)
             && lasts
             && is_serious
+            && !is_beyond(incident.kind, verdict.severity)
             && begins_with(verdict.first, self.onset)
             && blames(verdict, &ranks_of(incident))
     }

@@ -274,3 +274,36 @@ fn of_two_findings_of_one_incident_the_one_that_names_ranks_speaks() {
     assert_eq!(kinds(&correlator.take(&update)), [(ChangeKind::Updated, Kind::Intermittent)]);
     assert_eq!(correlator.incidents().map(|incident| incident.suspects.len()).collect::<Vec<_>>(), [1]);
 }
+
+#[test]
+fn strange_data_takes_in_the_gradients_it_makes_and_not_one_that_is_turned_round() {
+    let mut correlator = Correlator::new(RunId::new("r"));
+    correlator.take(&verdict(Kind::GradientRank, &[6], 100));
+    correlator.take(&verdict(Kind::GradientRank, &[7], 101));
+    let changes = correlator.take(&verdict(Kind::DataShift, &[7, 6], 99));
+    let merged = changes.iter().filter(|change| change.change == ChangeKind::Merged).count();
+    assert_eq!((changes[0].incident.kind, merged), (Kind::DataShift, 2));
+    let later = correlator.take(&verdict(Kind::GradientRank, &[6], 500));
+    assert_eq!(kinds(&later), [(ChangeKind::Updated, Kind::DataShift)], "while it lasts");
+    let turned = Verdict { severity: Severity::Critical, ..verdict(Kind::GradientRank, &[6], 600) };
+    assert_eq!(kinds(&correlator.take(&turned)), [(ChangeKind::Opened, Kind::GradientRank)]);
+}
+
+#[test]
+fn effects_that_take_long_to_be_seen_join_their_cause_while_it_lasts() {
+    for (cause, effect, ranks) in [
+        (Kind::Throttle, Kind::MetricShift, &[3_u32][..]),
+        (Kind::InconsistentUpdate, Kind::LossSpike, &[]),
+        (Kind::Replay, Kind::DataShift, &[3]),
+    ] {
+        let mut correlator = Correlator::new(RunId::new("r"));
+        correlator.take(&verdict(cause, ranks, 100));
+        let changes = correlator.take(&verdict(effect, ranks, 300));
+        assert_eq!(kinds(&changes), [(ChangeKind::Updated, cause)], "{effect}");
+        let mut correlator = Correlator::new(RunId::new("r"));
+        correlator.take(&verdict(cause, ranks, 100));
+        correlator.take(&Verdict { phase: Phase::Cleared, ..verdict(cause, ranks, 100) });
+        let changes = correlator.take(&verdict(effect, ranks, 300));
+        assert_eq!(kinds(&changes), [(ChangeKind::Opened, effect)], "{effect} after it");
+    }
+}
