@@ -202,6 +202,47 @@ fn an_effect_that_comes_back_joins_the_cause_that_was_found_meanwhile() {
 }
 
 #[test]
+fn a_slow_link_is_not_the_effect_of_a_slow_rank_outside_of_its_communicator() {
+    let members = BTreeMap::from([("dp/0", [Rank(0), Rank(2)]), ("dp/1", [Rank(1), Rank(3)])]);
+    let members = members.into_iter().map(|(comm, ranks)| (comm.to_owned(), BTreeSet::from(ranks))).collect();
+    let launch = trainwarden_telemetry::AttemptStart {
+        attempt: Attempt(0),
+        roster: Arc::default(),
+        communicators: Arc::new(Communicators { members }),
+    };
+    let link = |comm: &str| Verdict { subject: comm.to_owned(), ..verdict(Kind::SlowLink, &[], 110) };
+    let expected = [("dp/0", ChangeKind::Opened), ("dp/1", ChangeKind::Updated), ("pp/7", ChangeKind::Updated)];
+    for (comm, change) in expected {
+        let mut correlator = Correlator::new(RunId::new("r"));
+        correlator.observe(&Observation::Attempt(launch.clone()));
+        correlator.take(&verdict(Kind::SlowRank, &[1], 100));
+        assert_eq!(correlator.take(&link(comm))[0].change, change, "{comm}");
+        let mut correlator = Correlator::new(RunId::new("r"));
+        correlator.observe(&Observation::Attempt(launch.clone()));
+        correlator.take(&link(comm));
+        let merged = correlator.take(&verdict(Kind::SlowRank, &[1], 112)).len() > 1;
+        assert_eq!(merged, change == ChangeKind::Updated, "{comm}");
+    }
+}
+
+#[test]
+fn what_begins_long_after_the_speaking_detector_saw_the_end_is_no_effect() {
+    let slow = |detector: &str| Verdict { detector: detector.to_owned(), ..verdict(Kind::SlowRank, &[1], 100) };
+    let effect = |step| verdict(Kind::SlowRun, &[], step);
+    for (step, change) in [(150, ChangeKind::Updated), (200, ChangeKind::Opened)] {
+        let mut correlator = Correlator::new(RunId::new("r"));
+        correlator.take(&slow("straggler"));
+        // It counts calm calls for long before it believes that nobody comes late any more.
+        correlator.take(&slow("late_arrival"));
+        assert_eq!(correlator.take(&Verdict { phase: Phase::Cleared, last: at(120), ..slow("straggler") }), []);
+        assert_eq!(correlator.take(&effect(step))[0].change, change, "{step}");
+    }
+    let mut correlator = Correlator::new(RunId::new("r"));
+    correlator.take(&slow("straggler"));
+    assert_eq!(correlator.take(&effect(900))[0].change, ChangeKind::Updated, "it still lasts");
+}
+
+#[test]
 fn pauses_taken_for_an_effect_part_from_it_when_they_turn_out_to_be_of_others() {
     let mut correlator = Correlator::new(RunId::new("r"));
     correlator.take(&verdict(Kind::SlowRank, &[17], 100));

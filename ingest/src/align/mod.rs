@@ -170,6 +170,12 @@ impl Aligner {
         self.counts
     }
 
+    /// Learns who is in attempts that have not begun; what is told of one that has, comes too late for it.
+    pub fn tell(&mut self, membership: Membership) {
+        self.membership.rosters.extend(membership.rosters);
+        self.membership.communicators.extend(membership.communicators);
+    }
+
     /// Takes the next record in; log time never descends. Appends what can be judged now to `ready`.
     pub fn push(&mut self, record: &Record, names: &Names, ready: &mut Vec<Observation>) {
         if self.now.is_none_or(|now| record.log_time > now) {
