@@ -17,7 +17,7 @@ use self::script::Planted;
 use crate::fast_forward::{Moment, Watch, fast_forward};
 use crate::output::grouped;
 use crate::replay::Findings;
-use crate::scorecard::is_alarm;
+use crate::scorecard::is_told;
 
 /// Pause between two status lines on a terminal: often enough to be seen moving.
 const STATUS_PAUSE: Duration = Duration::from_millis(100);
@@ -98,11 +98,11 @@ impl Watch for Show<'_, '_> {
 
     fn change(&mut self, now: Moment, change: &Change) -> io::Result<()> {
         let incident = &change.incident;
-        if is_alarm(incident) {
+        if is_told(incident) {
             self.times.told.entry(incident.id.clone()).or_insert(now.log_time);
         }
         let lines = match (self.shown.get(&incident.id), change.change) {
-            (None, _) if is_alarm(incident) => {
+            (None, _) if is_told(incident) => {
                 self.shown.insert(incident.id.clone(), (now, title(incident)));
                 incident_lines(self.screen.style(), now, incident, &truth_words(self.planted, now, incident))
             }
