@@ -136,6 +136,17 @@ fn heavy_tails_and_many_healthy_ranks_name_nobody() {
 }
 
 #[test]
+fn two_thousand_healthy_rows_name_nobody_whatever_the_seed() {
+    for seed in 0..10 {
+        let mut noise = Noise(seed);
+        let course = |row: u64| 2.0 + 8.0 / (1.0 + row as f64 / 15.0);
+        let mut row = |row: u64| (0..16).map(|_| Some((course(row) + SIGMA * noise.normal()) as f32)).collect();
+        let rows: Vec<Vec<Option<f32>>> = (0..2_000).map(&mut row).collect();
+        assert_eq!(verdicts_of(&rank_panel(LOSS, 0, &rows)), [], "seed {seed}");
+    }
+}
+
+#[test]
 fn small_groups_and_unusable_cells_are_borne() {
     let apart = |row: u64, rank: usize| if row > 60 && rank == 1 { 9.0 } else { 0.0 };
     assert_eq!(verdicts_of(&losses(0, 8, apart)), []);
