@@ -1,7 +1,7 @@
 //! What is played: the demo's own scenario, and the faults of any scenario in words.
 
 use anyhow::{Context, Result};
-use trainwarden_simulate::{Fault, FaultKind, PlantedFault, Scenario, Truth};
+use trainwarden_simulate::{Draws, Fault, FaultKind, PlantedFault, Scenario, Truth};
 
 /// Ranks of the demo when nobody says how many.
 pub const RANKS: u32 = 4096;
@@ -155,7 +155,7 @@ pub fn scenario_toml(ranks: u32, seed: u64) -> String {
          ranks_per_node = {RANKS_PER_NODE}\nstep_time_s = {STEP_TIME_S:.1}\n\n\
          [telemetry]\ncounters = true\n"
     );
-    let mut draws = Draws(seed);
+    let mut draws = Draws::new(seed);
     let mut guilty = guilty_ranks((dp, tp, pp), &mut draws).into_iter();
     for act in &ACTS {
         let onset = act.onset + draws.below(ONSET_PLAY);
@@ -189,21 +189,6 @@ fn guilty_ranks((dp, tp, pp): (u32, u32, u32), draws: &mut Draws) -> Vec<u32> {
         }
     }
     taken
-}
-
-/// Random numbers that follow from the seed alone, apart from those of the simulation.
-struct Draws(u64);
-
-impl Draws {
-    /// A number below `limit`.
-    ///
-    /// Source: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014 (SplitMix64).
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let word = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (word ^ (word >> 31)) % limit
-    }
 }
 
 fn title(kind: FaultKind) -> &'static str {
