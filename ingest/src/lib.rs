@@ -19,9 +19,11 @@ mod read_parquet;
 mod reject;
 mod row;
 mod row_sink;
+mod run_part;
 mod run_rows;
 mod sorter;
 mod source;
+pub mod wire;
 mod write;
 mod write_file;
 
