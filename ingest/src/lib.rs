@@ -5,6 +5,7 @@ mod batch;
 mod cell;
 mod clock;
 mod columns;
+mod embedded;
 mod error;
 mod feed;
 mod folder;
@@ -28,6 +29,7 @@ mod write;
 mod write_file;
 
 pub use align::{Aligner, Counts, Membership};
+pub use embedded::{EmbeddedLog, EmbeddedOptions, EmbeddedSource, LogTime};
 pub use error::IngestError;
 pub use feed::{Feed, LogPart};
 pub use log::{Log, RunLog};
