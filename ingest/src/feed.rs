@@ -133,7 +133,7 @@ impl Feed {
 
     /// Everything that is left: the stream is over.
     #[must_use]
-    pub fn finish(mut self) -> LogPart {
+    pub fn finish(&mut self) -> LogPart {
         let ready = mem::take(&mut self.waiting);
         self.part(ready)
     }

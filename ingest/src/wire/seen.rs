@@ -13,8 +13,10 @@ pub enum Sight {
     New,
     /// The same frame was taken.
     Repeated,
-    /// Another frame of the same sequence was taken, or it is older than what is remembered.
+    /// Another frame of the same sequence was taken.
     Contradicting,
+    /// It is older than what is remembered: whether it was taken cannot be said.
+    Forgotten,
 }
 
 /// The frames of one sender and run: a frame sent twice counts once, in whatever order frames come.
@@ -37,7 +39,7 @@ impl Seen {
             return if *known == hash { Sight::Repeated } else { Sight::Contradicting };
         }
         if sequence < self.next {
-            return Sight::Contradicting;
+            return Sight::Forgotten;
         }
         self.hashes.insert(sequence, hash);
         while self.hashes.contains_key(&self.next) {
@@ -89,6 +91,6 @@ mod tests {
             assert_eq!(seen.note(sequence, hash(sequence.into())), Sight::New);
         }
         assert_eq!(seen.hashes.len(), FRAMES_REMEMBERED);
-        assert_eq!(seen.note(0, hash(0)), Sight::Contradicting);
+        assert_eq!(seen.note(0, hash(0)), Sight::Forgotten);
     }
 }
