@@ -110,3 +110,9 @@ pub(crate) const METADATA_WAIT: Duration = Duration::from_secs(10);
 /// ... and when one is made, which may wait for a controller to be elected.
 #[cfg(feature = "kafka")]
 pub(crate) const TOPIC_WAIT: Duration = Duration::from_secs(20);
+/// A topic that is to be opened may have been made a moment ago, and not be known to the broker that is asked.
+#[cfg(feature = "kafka")]
+pub(crate) const TOPIC_SEEN_WAIT: Duration = Duration::from_secs(3);
+/// Pause between two questions for a topic.
+#[cfg(feature = "kafka")]
+pub(crate) const METADATA_PAUSE: Duration = Duration::from_millis(50);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::follower::Follower;
 use super::options::KafkaOptions;
 use super::writer::{Outgoing, Writer};
+use crate::limits::TOPIC_SEEN_WAIT;
 use crate::source::SourceError;
 
 /// The latest value of each key of each partition.
@@ -27,7 +28,7 @@ impl Compacted {
     /// [`SourceError::Unreachable`] when no broker answers; [`SourceError::Refused`] when there is no such topic.
     pub fn open(options: &KafkaOptions, topic: &str) -> Result<Self, SourceError> {
         let writer = Writer::open(options)?;
-        let partitions = writer.partitions(topic)?;
+        let partitions = writer.partitions(topic, TOPIC_SEEN_WAIT)?;
         Ok(Self { writer, options: options.clone(), topic: topic.to_owned(), partitions })
     }
 

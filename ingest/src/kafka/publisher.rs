@@ -2,6 +2,7 @@
 
 use super::options::KafkaOptions;
 use super::writer::{Outgoing, Writer};
+use crate::limits::TOPIC_SEEN_WAIT;
 use crate::source::{Published, Publisher, SourceError, partition_of};
 
 /// The offset of a record that is durable at a place which the brokers did not tell: its first acknowledgement was
@@ -33,7 +34,7 @@ impl KafkaPublisher {
     /// As [`KafkaPublisher::open`].
     pub fn open_topic(options: &KafkaOptions, topic: &str) -> Result<Self, SourceError> {
         let writer = Writer::open(options)?;
-        let partitions = writer.partitions(topic)?;
+        let partitions = writer.partitions(topic, TOPIC_SEEN_WAIT)?;
         Ok(Self { writer, topic: topic.to_owned(), partitions })
     }
 

@@ -51,12 +51,12 @@ pub fn create_topics(options: &KafkaOptions) -> Result<Topics, SourceError> {
     let names = &options.topics;
     let mut created = create(&admin, options, &names.telemetry, options.partitions, RECORDS)?;
     let writer = Writer::open(options)?;
-    let partitions = writer.partitions(&names.telemetry)?;
+    let partitions = writer.partitions(&names.telemetry, TOPIC_WAIT)?;
     for (name, partitions, settings) in
         [(&names.events, 1, RECORDS), (&names.state, partitions, LATEST), (&names.incidents, partitions, LATEST)]
     {
         created += create(&admin, options, name, partitions, settings)?;
-        let found = writer.partitions(name)?;
+        let found = writer.partitions(name, TOPIC_WAIT)?;
         if found != partitions {
             let reason = format!("topic `{name}` has {found} partitions and must have {partitions}");
             return Err(SourceError::Refused { log: options.brokers.clone(), act: "use a topic", reason });

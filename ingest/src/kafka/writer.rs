@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -13,7 +13,9 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, T
 use super::error::source_error;
 use super::options::KafkaOptions;
 use super::publisher::PLACE_UNTOLD;
-use crate::limits::{FLUSH_WAIT, METADATA_WAIT, PUBLISH_BYTES_MAX, PUBLISH_QUEUE_KB, PUBLISH_QUEUE_RECORDS};
+use crate::limits::{
+    FLUSH_WAIT, METADATA_PAUSE, METADATA_WAIT, PUBLISH_BYTES_MAX, PUBLISH_QUEUE_KB, PUBLISH_QUEUE_RECORDS,
+};
 use crate::source::{Published, SourceError};
 
 /// A waiting caller, which librdkafka keeps with its record.
@@ -63,20 +65,24 @@ impl Writer {
         Ok(Self { producer, log })
     }
 
-    /// How many partitions a topic has.
-    pub(super) fn partitions(&self, topic: &str) -> Result<u32, SourceError> {
-        let metadata = self.producer.client().fetch_metadata(Some(topic), METADATA_WAIT);
-        let metadata = metadata.map_err(|error| source_error(&self.log, "describe a topic", &error))?;
-        let count = metadata
-            .topics()
-            .iter()
-            .find(|found| found.name() == topic)
-            .map_or(0, |found| if found.error().is_some() { 0 } else { found.partitions().len() });
-        if count == 0 {
-            let reason = format!("there is no topic `{topic}`");
-            return Err(SourceError::Refused { log: self.log.clone(), act: "describe a topic", reason });
+    /// How many partitions a topic has. One that was made just now is not known to every broker at once, so a topic
+    /// that is missing is asked for again until `wait` is over.
+    pub(super) fn partitions(&self, topic: &str, wait: Duration) -> Result<u32, SourceError> {
+        let deadline = Instant::now() + wait;
+        loop {
+            let metadata = self.producer.client().fetch_metadata(Some(topic), METADATA_WAIT);
+            let metadata = metadata.map_err(|error| source_error(&self.log, "describe a topic", &error))?;
+            let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+            let count = found.map_or(0, |found| found.partitions().len());
+            if count > 0 {
+                return Ok(u32::try_from(count).unwrap_or(u32::MAX));
+            }
+            if Instant::now() >= deadline {
+                let reason = format!("there is no topic `{topic}`");
+                return Err(SourceError::Refused { log: self.log.clone(), act: "describe a topic", reason });
+            }
+            thread::sleep(METADATA_PAUSE);
         }
-        Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
     /// Sends a record; waits where the queue of the producer is full.
