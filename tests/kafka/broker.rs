@@ -1,7 +1,7 @@
 //! Real Apache Kafka for tests: one node or three, on free loopback ports, gone with the test process.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,6 +10,21 @@ use std::time::{Duration, Instant};
 
 /// A node that is not ready by then never will be, also on a loaded machine.
 const START_MAX: Duration = Duration::from_secs(90);
+
+/// Runs a node and tells its pid. When its input ends, it ends the node and removes the folder of the cluster, unless it
+/// was told to keep it.
+const WATCHDOG: &str = r#"
+exec 3<&0
+"$@" > "$OUT" 2>&1 < /dev/null 3<&- & pid=$!
+echo $pid
+(
+    read -r word
+    while kill -9 $pid; do sleep 0.05; done
+    [ "$word" = keep ] || rm -rf "$DIR"
+) <&3 > /dev/null 2>&1 &
+exec 3<&- > /dev/null
+wait $pid 2> /dev/null
+"#;
 
 /// A cluster of Apache Kafka nodes, which are broker and controller in one.
 pub(crate) struct Cluster {
@@ -59,13 +74,6 @@ impl Cluster {
     pub(crate) fn kill(&mut self, node: usize) {
         let process = self.nodes[node].process.take().expect("the node runs");
         signal("-KILL", process.pid);
-        process.wait();
-    }
-
-    /// Ends a node in good order, so that it trusts its files when it starts again.
-    pub(crate) fn stop(&mut self, node: usize) {
-        let process = self.nodes[node].process.take().expect("the node runs");
-        signal("-TERM", process.pid);
         process.wait();
     }
 
@@ -142,14 +150,13 @@ impl Cluster {
 
     fn launch(&mut self, node: usize) {
         let folder = self.folder(node);
-        // The shell tells the pid, then waits for the end of its input or of the node.
-        let script = r#""$@" > "$OUT" 2>&1 < /dev/null & pid=$!; echo $pid; (cat; kill -9 $pid 2> /dev/null) < /dev/fd/3 & wait $pid"#;
         let mut watchdog = Command::new("bash")
-            .args(["-c", &format!("exec 3<&0; {script}"), "node"])
+            .args(["-c", WATCHDOG, "node"])
             .args(java_words())
             .arg("kafka.Kafka")
             .arg(folder.join("server.properties"))
             .env("OUT", folder.join("out"))
+            .env("DIR", self.dir.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -185,6 +192,10 @@ impl Cluster {
 impl Process {
     /// Waits until the node is gone; its watchdog ends with it.
     fn wait(mut self) {
+        let mut input = self.watchdog.stdin.take().expect("it is piped");
+        // It may have ended already, with nobody left to be told.
+        let _ = input.write_all(b"keep\n");
+        drop(input);
         self.watchdog.wait().expect("the watchdog is our child");
     }
 }

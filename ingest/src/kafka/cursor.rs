@@ -49,10 +49,10 @@ impl Cursor {
         }
     }
 
-    /// Goes to an offset as soon as the brokers answer.
-    pub(super) fn seek(&mut self, offset: u64, now: Instant) {
+    /// Goes to an offset as soon as the brokers answer, and not before a time.
+    pub(super) fn seek(&mut self, offset: u64, not_before: Instant) {
         self.expected = offset;
-        self.phase = Phase::Seeking { offset, not_before: now };
+        self.phase = Phase::Seeking { offset, not_before };
     }
 
     /// Takes a record's place and time; returns the time that it counts as.

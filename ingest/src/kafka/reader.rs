@@ -203,7 +203,9 @@ impl Reader {
             queue.command(Command::Probed { partition, from, turn, found });
         };
         if thread::Builder::new().name("kafka-prober".to_owned()).spawn(work).is_err() {
+            // Without a thread to look, reading again is all that can be done.
             cursor.probing = false;
+            cursor.seek(from, Instant::now() + ERROR_INTERVAL);
         }
     }
 
@@ -215,6 +217,10 @@ impl Reader {
         };
         cursor.probing = false;
         if cursor.expected != from {
+            // The reading went on meanwhile; where it has stopped again, another look is needed.
+            if cursor.phase == Phase::Held {
+                self.probe(partition);
+            }
             return;
         }
         let now = Instant::now();
@@ -273,12 +279,9 @@ impl Reader {
         self.note_changes();
         match polled {
             Some(Ok(record)) => self.take(record),
-            Some(Err(error)) => {
-                // What cannot be read is found out by a prober.
-                if !error.rdkafka_error_code().is_some_and(is_unreadable) {
-                    self.complain(source_error(&self.options.brokers, "read", &error));
-                }
-            }
+            // What cannot be read is found out by a prober.
+            Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_unreadable) => {}
+            Some(Err(error)) => self.complain(source_error(&self.options.brokers, "read", &error)),
             None => {}
         }
     }

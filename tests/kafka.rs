@@ -1,4 +1,4 @@
-//! The suite of every log, on real Apache Kafka.
+//! The log on real Apache Kafka: the suite of every log, and what faults do to it.
 
 #![cfg(feature = "kafka")]
 #![expect(unused_crate_dependencies, reason = "what this target does not use serves another one of the package")]
@@ -9,17 +9,18 @@ use std::sync::{Arc, OnceLock};
 use trainwarden_ingest::kafka::{KafkaOptions, KafkaPublisher, KafkaSource, TopicNames, create_topics};
 use trainwarden_ingest::{Publisher, Source};
 
-#[expect(dead_code, reason = "other targets kill and pause nodes")]
 #[path = "kafka/broker.rs"]
 mod broker;
+#[path = "kafka/faults.rs"]
+mod faults;
 #[macro_use]
 #[path = "../ingest/tests/suite/source_suite.rs"]
 mod source_suite;
 
-/// One cluster for all tests of this process; its watchdog ends it with us.
-fn brokers() -> String {
+/// One node for all tests that do no harm to it; its watchdog ends it with us.
+fn cluster() -> &'static broker::Cluster {
     static CLUSTER: OnceLock<broker::Cluster> = OnceLock::new();
-    CLUSTER.get_or_init(|| broker::Cluster::start(1)).brokers()
+    CLUSTER.get_or_init(|| broker::Cluster::start(1))
 }
 
 /// Topics and a group of its own on the common cluster.
@@ -31,7 +32,7 @@ impl KafkaRig {
     fn new() -> Self {
         static RIGS: AtomicU32 = AtomicU32::new(0);
         let name = format!("rig{}", RIGS.fetch_add(1, Ordering::Relaxed));
-        let mut options = KafkaOptions::new(brokers());
+        let mut options = KafkaOptions::new(cluster().brokers());
         options.topics = TopicNames::with_prefix(&name);
         options.group = name;
         options.partitions = 4;

@@ -1,37 +1,22 @@
 //! Real Apache Kafka, killed, held still, cut short and spoilt on its disk: nothing is lost, and nothing comes twice.
 
-#![cfg(feature = "kafka")]
-#![expect(unused_crate_dependencies, reason = "what this target does not use serves another one of the package")]
-
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use source_suite::{begin_all, next, numbers, publish_all, take};
+use crate::broker::Cluster;
+use crate::cluster;
+use crate::source_suite::{begin_all, next, numbers, publish_all, take};
 use trainwarden_ingest::kafka::{Compacted, KafkaOptions, KafkaPublisher, KafkaSource, TopicNames, create_topics};
 use trainwarden_ingest::{Delivery, Publisher, Source, SourceError};
 
-#[path = "kafka/broker.rs"]
-mod broker;
-#[expect(unused_macros, dead_code, reason = "the suite itself is stamped elsewhere")]
-#[path = "../ingest/tests/suite/source_suite.rs"]
-mod source_suite;
-
-use broker::Cluster;
-
 /// Longest wait for anything that must come.
 const PATIENCE: Duration = Duration::from_secs(90);
-
-/// One cluster at a time: each is a Java machine, and the tests are for faults, not for load.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn options(cluster: &Cluster, name: &str) -> KafkaOptions {
     let mut options = KafkaOptions::new(cluster.brokers());
@@ -45,7 +30,6 @@ fn options(cluster: &Cluster, name: &str) -> KafkaOptions {
 
 #[test]
 fn a_broker_that_is_killed_and_one_that_is_held_still_lose_nothing() {
-    let _turn = turn();
     let mut cluster = Cluster::start(1);
     let options = options(&cluster, "outage");
     let publisher = Arc::new(KafkaPublisher::open(&options).unwrap());
@@ -71,7 +55,6 @@ fn a_broker_that_is_killed_and_one_that_is_held_still_lose_nothing() {
 
 #[test]
 fn the_leaders_of_three_nodes_are_killed_one_after_the_other() {
-    let _turn = turn();
     let mut cluster = Cluster::start(3);
     let options = options(&cluster, "leaders");
     let publisher = Arc::new(KafkaPublisher::open(&options).unwrap());
@@ -94,9 +77,7 @@ fn the_leaders_of_three_nodes_are_killed_one_after_the_other() {
 
 #[test]
 fn a_storm_of_three_consumers_loses_nothing_and_doubles_nothing() {
-    let _turn = turn();
-    let cluster = Cluster::start(1);
-    let mut options = options(&cluster, "storm");
+    let mut options = options(cluster(), "storm");
     let publisher = Arc::new(KafkaPublisher::open(&options).unwrap());
     let mut feed = Feed::start(publisher);
     // What the workers of a group share: the next offset of each partition, as a state topic would hold it.
@@ -165,16 +146,14 @@ fn work(options: &KafkaOptions, positions: &Mutex<BTreeMap<u32, Position>>, stop
 
 #[test]
 fn batches_that_cannot_be_read_are_passed_and_told() {
-    let _turn = turn();
-    let cluster = Cluster::start(1);
-    let options = options(&cluster, "spoilt");
+    let options = options(cluster(), "spoilt");
     let publisher = KafkaPublisher::open(&options).unwrap();
     for (partition, spoil) in [(0, Spoil::Checksum), (1, Spoil::Compression), (2, Spoil::Records)] {
         // Batches of a few records each: acknowledged one after the other, so never one batch.
         for batch in 0..8 {
             publish_all(&publisher, partition, batch * 5..batch * 5 + 5);
         }
-        spoil_batches(&cluster.segment(0, &options.topics.telemetry, partition), spoil, &[12, 13, 22]);
+        spoil_batches(&cluster().segment(0, &options.topics.telemetry, partition), spoil, &[12, 13, 22]);
     }
     publish_all(&publisher, 3, 0..40);
     let mut source = KafkaSource::open(&options).unwrap();
@@ -199,9 +178,7 @@ fn batches_that_cannot_be_read_are_passed_and_told() {
 
 #[test]
 fn a_compacted_topic_gives_the_latest_values_and_then_the_changes() {
-    let _turn = turn();
-    let cluster = Cluster::start(1);
-    let options = options(&cluster, "latest");
+    let options = options(cluster(), "latest");
     let state = Compacted::open(&options, &options.topics.state).unwrap();
     assert_eq!(state.partitions(), 4);
     assert!(state.read(&[0, 1, 2, 3], PATIENCE).unwrap().is_empty());
