@@ -1,6 +1,5 @@
 //! The log on real Apache Kafka: the suite of every log, and what faults do to it.
 
-#![cfg(feature = "kafka")]
 #![expect(unused_crate_dependencies, reason = "what this target does not use serves another one of the package")]
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -65,7 +65,10 @@ pub(crate) const FULL_WAIT: Duration = Duration::from_secs(1);
 pub(crate) const POLL_WAIT: Duration = Duration::from_millis(20);
 /// Brokers are waited for this long when a partition is begun; polling stands still meanwhile.
 #[cfg(feature = "kafka")]
-pub(crate) const SEEK_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const SEEK_WAIT: Duration = Duration::from_secs(1);
+/// ... and not asked again for this long when they did not answer, so that the other partitions are read.
+#[cfg(feature = "kafka")]
+pub(crate) const SEEK_PAUSE: Duration = Duration::from_secs(1);
 /// The same trouble is told to the caller at most this often: a cluster that is away is one line a second.
 #[cfg(feature = "kafka")]
 pub(crate) const ERROR_INTERVAL: Duration = Duration::from_secs(1);

@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+const PASSWORD_OF_KEYS: &str = "of-the-keys";
+
 /// A node that is not ready by then never will be, also on a loaded machine.
 const START_MAX: Duration = Duration::from_secs(90);
 
@@ -30,7 +32,14 @@ wait $pid 2> /dev/null
 pub(crate) struct Cluster {
     dir: tempfile::TempDir,
     nodes: Vec<Node>,
+    /// Port of the only node that wants TLS and a password.
+    secure: u16,
 }
+
+/// Who may come in by the secure port.
+pub(crate) const USER: &str = "worker";
+/// Their password.
+pub(crate) const PASSWORD: &str = "hush";
 
 struct Node {
     port: u16,
@@ -50,10 +59,12 @@ impl Cluster {
         fetch();
         // Held until all are known, so that no two are the same.
         let listeners: Vec<TcpListener> =
-            (0..2 * nodes).map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has free ports")).collect();
+            (0..=2 * nodes).map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has free ports")).collect();
         let ports: Vec<u16> = listeners.iter().map(|socket| socket.local_addr().expect("it is bound").port()).collect();
+        let (secure, ports) = ports.split_first().expect("there is one more than the nodes need");
         let nodes = ports.chunks(2).map(|pair| Node { port: pair[0], controller: pair[1], process: None }).collect();
-        let mut cluster = Self { dir: tempfile::tempdir().expect("a temporary folder"), nodes };
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut cluster = Self { dir, nodes, secure: *secure };
         drop(listeners);
         cluster.format();
         for node in 0..cluster.nodes.len() {
@@ -68,6 +79,24 @@ impl Cluster {
     /// Where clients begin: `host:port,…`.
     pub(crate) fn brokers(&self) -> String {
         self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect::<Vec<_>>().join(",")
+    }
+
+    /// Where clients begin that use TLS and a password; only on a cluster of one node.
+    pub(crate) fn secure_brokers(&self) -> String {
+        assert_eq!(self.nodes.len(), 1, "one node has the secure port");
+        format!("127.0.0.1:{}", self.secure)
+    }
+
+    /// The certificate that vouches for the secure port.
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
+    }
+
+    /// Runs one of the command-line tools of Apache Kafka on the cluster.
+    pub(crate) fn tool(&self, class: &str, arguments: &[&str]) {
+        let mut tool = java();
+        tool.args([class, "--bootstrap-server", &self.brokers()]).args(arguments).stdout(Stdio::null());
+        assert!(tool.status().expect("java starts").success(), "{class} {arguments:?} failed");
     }
 
     /// Ends a node as a power cut would.
@@ -103,6 +132,9 @@ impl Cluster {
     }
 
     fn format(&self) {
+        if self.nodes.len() == 1 {
+            self.make_certificate();
+        }
         let cluster_id = "dHJhaW53YXJkZW4tdGVzdA";
         let formats: Vec<Child> = (0..self.nodes.len())
             .map(|node| {
@@ -113,7 +145,8 @@ impl Cluster {
                 let mut format = java();
                 format.args(["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c"]).arg(&properties);
                 if self.nodes.len() == 1 {
-                    format.arg("--standalone");
+                    format.args(["--standalone", "--add-scram"]);
+                    format.arg(format!("SCRAM-SHA-512=[name={USER},password={PASSWORD}]"));
                 }
                 format.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("java starts")
             })
@@ -123,9 +156,44 @@ impl Cluster {
         }
     }
 
+    /// A key for the secure port, and its certificate, which vouches for itself.
+    fn make_certificate(&self) {
+        let store = self.dir.path().join("keys.p12");
+        let common = ["-alias", "node", "-storepass", PASSWORD_OF_KEYS, "-keystore"];
+        let keytool = |verb: &str, more: &[&str]| {
+            let mut keytool = Command::new("keytool");
+            keytool.arg(verb).args(common).arg(&store).args(more).stderr(Stdio::null());
+            assert!(keytool.status().expect("keytool comes with java").success(), "keytool {verb} failed");
+        };
+        let san = "san=ip:127.0.0.1";
+        keytool("-genkeypair", &["-keyalg", "EC", "-dname", "CN=node", "-validity", "30", "-ext", san]);
+        keytool("-exportcert", &["-rfc", "-file", &self.ca().to_string_lossy()]);
+    }
+
+    /// What the secure port adds to the properties of the only node.
+    fn secure_properties(&self) -> String {
+        let modules = "org.apache.kafka.common.security";
+        format!(
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL\n\
+             listener.name.secure.ssl.keystore.location={store}\nlistener.name.secure.ssl.keystore.type=PKCS12\n\
+             listener.name.secure.ssl.keystore.password={PASSWORD_OF_KEYS}\n\
+             listener.name.secure.ssl.key.password={PASSWORD_OF_KEYS}\n\
+             listener.name.secure.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512\n\
+             listener.name.secure.plain.sasl.jaas.config={modules}.plain.PlainLoginModule required \
+             user_{USER}=\"{PASSWORD}\";\n\
+             listener.name.secure.scram-sha-512.sasl.jaas.config={modules}.scram.ScramLoginModule required;\n",
+            store = self.dir.path().join("keys.p12").display(),
+        )
+    }
+
     fn properties(&self, node: usize) -> String {
         let Node { port, controller, .. } = self.nodes[node];
-        let listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}");
+        let mut listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}");
+        let mut secure = String::new();
+        if self.nodes.len() == 1 {
+            listeners += &format!(",SECURE://127.0.0.1:{}", self.secure);
+            secure = self.secure_properties();
+        }
         let quorum = if let [only] = &self.nodes[..] {
             format!("controller.quorum.bootstrap.servers=127.0.0.1:{}", only.controller)
         } else {
@@ -142,7 +210,7 @@ impl Cluster {
              default.replication.factor={copies}\nmin.insync.replicas={in_sync}\n\
              offsets.topic.replication.factor={copies}\ntransaction.state.log.replication.factor={copies}\n\
              transaction.state.log.min.isr={in_sync}\nshare.coordinator.state.topic.replication.factor={copies}\n\
-             share.coordinator.state.topic.min.isr={in_sync}\n{common}",
+             share.coordinator.state.topic.min.isr={in_sync}\n{secure}{common}",
             id = node + 1,
             log = self.folder(node).join("log").display(),
         )

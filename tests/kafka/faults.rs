@@ -9,10 +9,13 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::broker::Cluster;
+use crate::broker::{self, Cluster};
 use crate::cluster;
-use crate::source_suite::{begin_all, next, numbers, publish_all, take};
-use trainwarden_ingest::kafka::{Compacted, KafkaOptions, KafkaPublisher, KafkaSource, TopicNames, create_topics};
+use crate::source_suite::{begin_all, next, numbers, publish_all, take, wait_assigned};
+use trainwarden_ingest::kafka::{
+    Compacted, KafkaOptions, KafkaPublisher, KafkaSource, SaslMechanism, SaslOptions, TlsOptions, TopicNames, Topics,
+    create_topics,
+};
 use trainwarden_ingest::{Delivery, Publisher, Source, SourceError};
 
 /// Longest wait for anything that must come.
@@ -51,6 +54,10 @@ fn a_broker_that_is_killed_and_one_that_is_held_still_lose_nothing() {
     seen.take_until(&mut source, &sent);
     assert!(back.elapsed() < Duration::from_secs(30), "the lag took {:?}", back.elapsed());
     assert!(seen.skipped.is_empty(), "an outage is not an unreadable batch: {:?}", seen.skipped);
+    cluster.kill(0);
+    let begun = Instant::now();
+    drop(source);
+    assert!(begun.elapsed() < Duration::from_secs(10), "a stop without brokers took {:?}", begun.elapsed());
 }
 
 #[test]
@@ -110,6 +117,8 @@ fn a_storm_of_three_consumers_loses_nothing_and_doubles_nothing() {
     }
     stop.store(true, Ordering::Relaxed);
     workers.into_iter().for_each(|worker| worker.join().unwrap());
+    let owners: u32 = positions.lock().unwrap().values().map(|position| position.owners).sum();
+    assert!(owners >= 10, "a storm moves partitions, and only {owners} were");
 }
 
 /// How far a partition was judged: the offset and the number that come next.
@@ -117,6 +126,8 @@ fn a_storm_of_three_consumers_loses_nothing_and_doubles_nothing() {
 struct Position {
     offset: u64,
     number: u32,
+    /// How often it was taken over.
+    owners: u32,
 }
 
 /// A worker for a while: it begins each partition where the group has got to, and goes on from there.
@@ -126,7 +137,9 @@ fn work(options: &KafkaOptions, positions: &Mutex<BTreeMap<u32, Position>>, stop
     while Instant::now() < until && !stop.load(Ordering::Relaxed) {
         match next(&mut source, Duration::from_millis(50)) {
             Some(Delivery::Assigned(partition)) => {
-                let position = positions.lock().unwrap().get(&partition).copied().unwrap_or_default();
+                let mut positions = positions.lock().unwrap();
+                let position = positions.entry(partition).or_default();
+                position.owners += 1;
                 source.begin(partition, position.offset).unwrap();
             }
             Some(Delivery::Record(record)) => {
@@ -135,7 +148,8 @@ fn work(options: &KafkaOptions, positions: &Mutex<BTreeMap<u32, Position>>, stop
                 // One that was overtaken by the next owner of the partition does not write: its state is older.
                 if record.offset >= position.offset {
                     assert_eq!(numbers(std::slice::from_ref(&record))[0], position.number, "{}", record.partition);
-                    *position = Position { offset: record.offset + 1, number: position.number + 1 };
+                    position.offset = record.offset + 1;
+                    position.number += 1;
                 }
             }
             Some(Delivery::Revoked(_)) | None => {}
@@ -177,6 +191,91 @@ fn batches_that_cannot_be_read_are_passed_and_told() {
 }
 
 #[test]
+fn what_retention_removed_is_told_and_an_end_that_was_not_reached_is_refused() {
+    let options = options(cluster(), "retention");
+    let publisher = KafkaPublisher::open(&options).unwrap();
+    let places = publish_all(&publisher, 1, 0..50);
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let topic = &options.topics.telemetry;
+    write!(file, r#"{{"version":1,"partitions":[{{"topic":"{topic}","partition":1,"offset":30}}]}}"#).unwrap();
+    let file = file.path().to_str().unwrap();
+    cluster().tool("org.apache.kafka.tools.DeleteRecordsCommand", &["--offset-json-file", file]);
+
+    let mut source = KafkaSource::open(&options).unwrap();
+    wait_assigned(&mut source, 4);
+    source.begin(1, 0).unwrap();
+    assert_eq!(take(&mut source, 20)[0].offset, 30, "a fresh reader begins at the oldest record");
+    source.begin(1, places[10]).unwrap();
+    let skipped = next(&mut source, PATIENCE);
+    assert!(
+        matches!(&skipped, Some(Delivery::Skipped { partition: 1, first: 10, next: 30, .. })),
+        "one that had got further is told what it missed: {skipped:?}"
+    );
+    assert_eq!(take(&mut source, 20)[0].offset, 30);
+
+    source.begin(1, 51).unwrap();
+    let refused = source.next(PATIENCE);
+    assert!(matches!(refused, Err(SourceError::Refused { .. })), "the log is younger than our state: {refused:?}");
+    publish_all(&publisher, 1, 50..52);
+    let deadline = Instant::now() + PATIENCE;
+    let healed = loop {
+        match source.next(Duration::from_millis(100)) {
+            Ok(Some(Delivery::Record(record))) => break record,
+            other => assert!(Instant::now() < deadline, "{other:?}"),
+        }
+    };
+    assert_eq!(healed.offset, 51, "and read on when it has got there");
+}
+
+#[test]
+fn passwords_and_certificates_open_the_secure_port_and_a_wrong_password_does_not() {
+    let mut options = options(cluster(), "secure");
+    options.brokers = cluster().secure_brokers();
+    options.tls = Some(TlsOptions { ca: Some(cluster().ca()), ..TlsOptions::default() });
+    let password = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(password.path(), format!("{}\n", broker::PASSWORD)).unwrap();
+    for (mechanism, run) in [(SaslMechanism::Plain, "a"), (SaslMechanism::ScramSha512, "b")] {
+        options.group = format!("secure-{run}");
+        options.sasl = Some(SaslOptions {
+            mechanism,
+            username: broker::USER.to_owned(),
+            password_file: Some(password.path().to_owned()),
+            password_env: None,
+        });
+        let publisher = KafkaPublisher::open(&options).unwrap();
+        let first = publish_all(&publisher, 0, 0..3)[0];
+        let mut source = KafkaSource::open(&options).unwrap();
+        wait_assigned(&mut source, 4);
+        source.begin(0, first).unwrap();
+        assert_eq!(numbers(&take(&mut source, 3)), [0, 1, 2]);
+    }
+    std::fs::write(password.path(), "guess").unwrap();
+    let mut source = KafkaSource::open(&options).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match source.next(Duration::from_millis(100)) {
+            Err(error @ SourceError::Refused { .. }) => break assert!(!error.to_string().contains("guess")),
+            other => assert!(Instant::now() < deadline, "{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn topics_that_do_not_fit_are_refused() {
+    let mut options = options(cluster(), "unfit");
+    assert_eq!(create_topics(&options).unwrap(), Topics { partitions: 4, created: 0 });
+    let state = std::mem::replace(&mut options.topics.state, options.topics.events.clone());
+    let narrow = create_topics(&options).unwrap_err();
+    assert!(narrow.to_string().contains("`unfit.events` has 1 partitions and must have 4"), "{narrow}");
+    options.topics.state = state;
+    options.topics.telemetry = "unfit.stamped".to_owned();
+    let create = ["--create", "--topic", "unfit.stamped", "--partitions", "4"];
+    cluster().tool("org.apache.kafka.tools.TopicCommand", &create);
+    let stamped = create_topics(&options).unwrap_err();
+    assert!(stamped.to_string().contains("LogAppendTime"), "{stamped}");
+}
+
+#[test]
 fn a_compacted_topic_gives_the_latest_values_and_then_the_changes() {
     let options = options(cluster(), "latest");
     let state = Compacted::open(&options, &options.topics.state).unwrap();
@@ -202,6 +301,39 @@ fn a_compacted_topic_gives_the_latest_values_and_then_the_changes() {
     let change = follower.next(PATIENCE).unwrap().unwrap();
     assert_eq!((change.partition, change.key.as_str(), change.value.as_deref()), (1, "d", Some(&b"4"[..])));
     assert!(changes.iter().all(|earlier| earlier.offset < change.offset));
+
+    // One that cannot be read costs its own keys, not those behind it.
+    for key in ["x", "y", "z"] {
+        state.write(3, &[(key, Some(b"value"))]).unwrap();
+    }
+    spoil_batches(&cluster().segment(0, &options.topics.state, 3), Spoil::Checksum, &[1]);
+    let latest = state.read(&[3], PATIENCE).unwrap();
+    assert_eq!(latest.keys().cloned().collect::<Vec<_>>(), [key(3, "x"), key(3, "z")]);
+}
+
+#[test]
+fn a_named_member_keeps_its_partitions_over_a_restart_and_has_one_body() {
+    let mut options = options(cluster(), "member");
+    options.member = Some("worker-7".to_owned());
+    let publisher = KafkaPublisher::open(&options).unwrap();
+    publish_all(&publisher, 2, 0..3);
+    let mut source = KafkaSource::open(&options).unwrap();
+    begin_all(&mut source, 4);
+    take(&mut source, 3);
+    drop(source);
+    let mut source = KafkaSource::open(&options).unwrap();
+    begin_all(&mut source, 4);
+    take(&mut source, 3);
+    // A second one of the same name is a mistake of whoever configured it: the first is told, and reads no more.
+    let mut double = KafkaSource::open(&options).unwrap();
+    wait_assigned(&mut double, 4);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match source.next(Duration::from_millis(100)) {
+            Err(SourceError::Refused { .. }) => break,
+            other => assert!(Instant::now() < deadline, "{other:?}"),
+        }
+    }
 }
 
 /// Writes numbers into four partitions until it is stopped.

@@ -16,7 +16,7 @@ use super::membership::{Change, Membership};
 use super::options::KafkaOptions;
 use super::prober::{Prober, beyond_end};
 use super::queue::{Command, Found, Queue, Turn};
-use crate::limits::{ERROR_INTERVAL, FULL_WAIT, POLL_WAIT, PROBES_MAX, SEEK_WAIT, SOURCE_FETCH_KB};
+use crate::limits::{ERROR_INTERVAL, FULL_WAIT, POLL_WAIT, PROBES_MAX, SEEK_PAUSE, SEEK_WAIT, SOURCE_FETCH_KB};
 use crate::source::{Delivery, LogRecord, SourceError};
 
 const NS_PER_MS: i64 = 1_000_000;
@@ -32,6 +32,8 @@ pub(super) struct Reader {
     /// All partitions are paused, because the caller takes nothing.
     paused: bool,
     complained_at: Option<Instant>,
+    /// After brokers did not answer: a question to them holds up the polling.
+    seek_not_before: Instant,
 }
 
 impl Reader {
@@ -74,6 +76,7 @@ impl Reader {
             assignments: 0,
             paused: false,
             complained_at: None,
+            seek_not_before: Instant::now(),
         })
     }
 
@@ -116,11 +119,15 @@ impl Reader {
     /// Begins one of the partitions that wait for it; the others come with the next rounds, between polls.
     fn seek_next(&mut self) {
         let now = Instant::now();
-        let due = self.cursors.iter().find_map(|(partition, cursor)| match cursor.phase {
-            Phase::Seeking { offset, not_before } if not_before <= now => Some((*partition, offset)),
+        if now < self.seek_not_before {
+            return;
+        }
+        // The one that has waited longest: one without a leader must not keep back the others.
+        let due = self.cursors.iter().filter_map(|(partition, cursor)| match cursor.phase {
+            Phase::Seeking { offset, not_before } if not_before <= now => Some((not_before, *partition, offset)),
             _ => None,
         });
-        let Some((partition, offset)) = due else {
+        let Some((_, partition, offset)) = due.min() else {
             return;
         };
         let sought = self.seek(partition, offset);
@@ -144,7 +151,8 @@ impl Reader {
                 }
             }
             Err(error) => {
-                cursor.phase = Phase::Seeking { offset, not_before: Instant::now() + SEEK_WAIT / 8 };
+                self.seek_not_before = Instant::now() + SEEK_PAUSE;
+                cursor.phase = Phase::Seeking { offset, not_before: self.seek_not_before };
                 self.complain(error);
             }
         }
@@ -306,14 +314,13 @@ impl Reader {
     fn take(&mut self, record: Polled) {
         let Polled { partition, offset, append_time, value } = record;
         let now = Instant::now();
-        let trouble = self.consumer.context().trouble();
         let Some(cursor) = self.cursors.get_mut(&partition).filter(|cursor| cursor.phase == Phase::Reading) else {
             return;
         };
         if offset < cursor.expected {
             return;
         }
-        if offset > cursor.expected && cursor.is_troubled(trouble.as_ref()) {
+        if offset > cursor.expected && cursor.is_troubled(self.consumer.context().trouble().as_ref()) {
             // The gap may be a batch that was given up, and after some errors librdkafka passes good ones as well.
             cursor.phase = Phase::Held;
             if !cursor.probing {

@@ -33,7 +33,6 @@ pub(crate) trait Rig {
 }
 
 /// The tests of the suite, on a rig that the expression makes anew for each.
-
 macro_rules! source_suite {
     ($rig:expr) => {
         source_suite!(@stamp $rig;
