@@ -22,6 +22,7 @@ const PICTURE: &[(&str, &[&str])] = &[
 const HOMES: &[(&str, &[&str])] = &[
     ("parquet", &["ingest", "trainwarden"]),
     ("arrow", &["ingest", "trainwarden"]),
+    ("rdkafka", &["ingest"]),
     ("clap", &["trainwarden"]),
     ("anyhow", &["trainwarden"]),
 ];

@@ -11,6 +11,8 @@ mod feed;
 mod folder;
 pub mod import;
 mod intake;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod limits;
 mod lines;
 mod log;

@@ -1,5 +1,8 @@
 //! Every limit of this crate, each with its reason.
 
+#[cfg(feature = "kafka")]
+use std::time::Duration;
+
 /// Longest line of a text file: longer than any row with a large `detail`, short enough that a binary file given as
 /// text cannot fill the memory.
 pub(crate) const LINE_BYTES_MAX: usize = 16 << 20;
@@ -60,3 +63,76 @@ pub(crate) const SEGMENT_BYTES: u64 = 64 << 20;
 pub(crate) const APPENDS_WAITING_MAX: usize = 256;
 /// Bytes that are written between two syncs.
 pub(crate) const APPEND_BYTES_AT_ONCE: usize = 32 << 20;
+
+/// Records that a source on Kafka holds for a slow caller: enough to hide its pauses at a few kilobytes a record.
+#[cfg(feature = "kafka")]
+pub(crate) const SOURCE_RECORDS_MAX: usize = 4_096;
+/// ... and bytes, where records are large: a sixteenth of the gigabyte that a worker may use.
+#[cfg(feature = "kafka")]
+pub(crate) const SOURCE_BYTES_MAX: usize = 64 << 20;
+/// What librdkafka fetches ahead, in KiB: two of the largest records.
+#[cfg(feature = "kafka")]
+pub(crate) const SOURCE_FETCH_KB: usize = 16 << 10;
+/// A full queue is waited for this long before the partitions are paused, which throws away what was fetched. Far
+/// below the time after which a member that does not poll is expelled (300 s).
+#[cfg(feature = "kafka")]
+pub(crate) const FULL_WAIT: Duration = Duration::from_secs(1);
+/// One poll of a consumer: how long a command of the caller may wait.
+#[cfg(feature = "kafka")]
+pub(crate) const POLL_WAIT: Duration = Duration::from_millis(20);
+/// Brokers are waited for this long when a partition is begun; polling stands still meanwhile.
+#[cfg(feature = "kafka")]
+pub(crate) const SEEK_WAIT: Duration = Duration::from_secs(1);
+/// ... and not asked again for this long when they did not answer, so that the other partitions are read.
+#[cfg(feature = "kafka")]
+pub(crate) const SEEK_PAUSE: Duration = Duration::from_secs(1);
+/// The same trouble is told to the caller at most this often: a cluster that is away is one line a second.
+#[cfg(feature = "kafka")]
+pub(crate) const ERROR_INTERVAL: Duration = Duration::from_secs(1);
+/// Nothing comes for this long although the log goes on, in milliseconds: a leader is changed faster, as a rule, and a
+/// false alarm costs a look at the partition and nothing else.
+#[cfg(feature = "kafka")]
+pub(crate) const STALL_SILENT_MS: u64 = 5_000;
+/// ... and this long where something could not be read.
+#[cfg(feature = "kafka")]
+pub(crate) const STALL_TROUBLED_MS: u64 = 1_000;
+/// Each false alarm doubles the patience, up to 32 times.
+#[cfg(feature = "kafka")]
+pub(crate) const STALL_DOUBLINGS_MAX: u32 = 5;
+/// Partitions looked at at once: each is a client with its connections.
+#[cfg(feature = "kafka")]
+pub(crate) const PROBES_MAX: usize = 4;
+/// One look at a place of a partition; brokers that do not answer in it are away.
+#[cfg(feature = "kafka")]
+pub(crate) const PROBE_WAIT: Duration = Duration::from_secs(10);
+/// An unreadable stretch is walked offset by offset this long before the steps double.
+#[cfg(feature = "kafka")]
+pub(crate) const PROBE_LINEAR: Duration = Duration::from_secs(3);
+/// Fetches without a record and without a word, after which a batch counts as unreadable: one may be an empty answer,
+/// and a second one a batch that was larger than asked for.
+#[cfg(feature = "kafka")]
+pub(crate) const SILENT_FETCHES: i64 = 5;
+/// The largest record that is written: what our topics take (8 MiB), less what Kafka adds to it.
+#[cfg(feature = "kafka")]
+pub(crate) const PUBLISH_BYTES_MAX: usize = (8 << 20) - (1 << 10);
+/// Records on their way to the brokers, and KiB of them: beyond it a writer waits.
+#[cfg(feature = "kafka")]
+pub(crate) const PUBLISH_QUEUE_RECORDS: usize = 16_384;
+/// See [`PUBLISH_QUEUE_RECORDS`]: eight of the largest.
+#[cfg(feature = "kafka")]
+pub(crate) const PUBLISH_QUEUE_KB: usize = 64 << 10;
+/// A writer that is dropped waits this long for acknowledgements: a graceful stop has a few seconds.
+#[cfg(feature = "kafka")]
+pub(crate) const FLUSH_WAIT: Duration = Duration::from_secs(5);
+/// Brokers are waited for this long when a topic is described.
+#[cfg(feature = "kafka")]
+pub(crate) const METADATA_WAIT: Duration = Duration::from_secs(10);
+/// ... and when one is made, which may wait for a controller to be elected.
+#[cfg(feature = "kafka")]
+pub(crate) const TOPIC_WAIT: Duration = Duration::from_secs(20);
+/// A topic that is to be opened may have been made a moment ago, and not be known to the broker that is asked.
+#[cfg(feature = "kafka")]
+pub(crate) const TOPIC_SEEN_WAIT: Duration = Duration::from_secs(3);
+/// Pause between two questions for a topic.
+#[cfg(feature = "kafka")]
+pub(crate) const METADATA_PAUSE: Duration = Duration::from_millis(50);
