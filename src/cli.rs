@@ -59,6 +59,10 @@ pub struct ServeArgs {
     /// A configuration; without it the defaults
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Brokers of Apache Kafka, in the place of the embedded log: HOST:PORT,...
+    #[cfg(feature = "kafka")]
+    #[arg(long, value_name = "BROKERS")]
+    pub kafka: Option<String>,
     /// The folder of log, state and archive [default: ./trainwarden-data]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -76,7 +80,13 @@ pub struct SendArgs {
     pub paths: Vec<PathBuf>,
     /// A running service
     #[arg(long, value_name = "URL")]
-    pub url: String,
+    #[cfg_attr(feature = "kafka", arg(required_unless_present = "kafka", conflicts_with = "kafka"))]
+    #[cfg_attr(not(feature = "kafka"), arg(required = true))]
+    pub url: Option<String>,
+    /// Brokers of Apache Kafka: HOST:PORT,...
+    #[cfg(feature = "kafka")]
+    #[arg(long, value_name = "BROKERS")]
+    pub kafka: Option<String>,
     /// How many times faster than recorded; 0 = at once
     #[arg(long, value_name = "X", default_value = "1", value_parser = parse_speed)]
     pub speed: f64,

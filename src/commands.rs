@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use trainwarden_detect::{DetectorKind, Spec};
 use trainwarden_ingest::import::{self, ImportError, ImportReport, ImportSource, Preset, SeriesOptions, WideOptions};
-use trainwarden_ingest::{FolderWriter, IngestError, SourceError};
+#[cfg(feature = "kafka")]
+use trainwarden_ingest::kafka::{KafkaOptions, KafkaPublisher, create_topics};
+use trainwarden_ingest::{FolderWriter, IngestError, Publisher, SourceError};
 use trainwarden_store::StoreError;
 use trainwarden_telemetry::Fault;
 
@@ -67,6 +69,11 @@ fn run_serve(args: &ServeArgs) -> Result<ExitCode> {
     let mut config = Config::read(args.config.as_deref(), std::env::vars())?;
     config.data = args.data.clone().unwrap_or(config.data);
     config.listen = args.listen.unwrap_or(config.listen);
+    #[cfg(feature = "kafka")]
+    if let Some(brokers) = &args.kafka {
+        let options = config.kafka.get_or_insert_with(|| KafkaOptions::new(brokers));
+        options.brokers.clone_from(brokers);
+    }
     config.check()?;
     serve::start_logging();
     serve::serve(&config)?;
@@ -74,9 +81,9 @@ fn run_serve(args: &ServeArgs) -> Result<ExitCode> {
 }
 
 fn run_send(args: &SendArgs) -> Result<ExitCode> {
-    let publisher = GrpcPublisher::connect(&args.url)?;
+    let publisher = publisher(args)?;
     let options = SendOptions { speed: args.speed, key: args.key.clone() };
-    let (sent, rejects) = send(&args.paths, &publisher, &options)?;
+    let (sent, rejects) = send(&args.paths, &*publisher, &options)?;
     rejects.summary().iter().for_each(|line| tell(line));
     let Sent { runs, frames, rows } = sent;
     let lines = format!(
@@ -87,6 +94,16 @@ fn run_send(args: &SendArgs) -> Result<ExitCode> {
     );
     print(|out| writeln!(out, "{lines}"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn publisher(args: &SendArgs) -> Result<Box<dyn Publisher>> {
+    #[cfg(feature = "kafka")]
+    if let Some(brokers) = &args.kafka {
+        let options = KafkaOptions::new(brokers);
+        create_topics(&options)?;
+        return Ok(Box::new(KafkaPublisher::open(&options)?));
+    }
+    Ok(Box::new(GrpcPublisher::connect(args.url.as_deref().expect("clap requires it"))?))
 }
 
 fn run_incidents(args: IncidentsArgs) -> Result<ExitCode> {

@@ -26,6 +26,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The embedded log.
     pub log: LogConfig,
+    /// Apache Kafka in the place of the embedded log.
+    #[cfg(feature = "kafka")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<trainwarden_ingest::kafka::KafkaOptions>,
     /// What is taken.
     pub ingest: IngestConfig,
 }
@@ -71,6 +75,8 @@ impl Default for Config {
             data: PathBuf::from("./trainwarden-data"),
             listen: SocketAddr::from(([127, 0, 0, 1], 7788)),
             log: LogConfig::default(),
+            #[cfg(feature = "kafka")]
+            kafka: None,
             ingest: IngestConfig::default(),
         }
     }

@@ -144,7 +144,7 @@ impl PartitionJudge {
     fn open(&mut self, record: &LogRecord, admission: &Admission) -> Result<(), FrameError> {
         let frame = OpenedFrame::open(&record.value, &admission.keys)?;
         if frame.envelope.mark() == Mark::Tick {
-            self.tick(record.append_time);
+            self.tick(record);
             return Ok(());
         }
         if frame.envelope.run.is_empty() {
@@ -163,16 +163,16 @@ impl PartitionJudge {
         }
         let judge = self.runs.get_mut(&run).expect("inserted above");
         let first = judge.told();
-        let changes = judge.take(&frame, record.append_time)?;
+        let changes = judge.take(&frame, (record.offset, record.append_time))?;
         tell(&mut self.changes, &run, first, &changes);
         self.dirty.insert(run);
         Ok(())
     }
 
-    fn tick(&mut self, append_time: i64) {
+    fn tick(&mut self, record: &LogRecord) {
         for (run, judge) in self.runs.iter_mut().filter(|(_, judge)| judge.is_live()) {
             let first = judge.told();
-            tell(&mut self.changes, run, first, &judge.tick(append_time));
+            tell(&mut self.changes, run, first, &judge.tick((record.offset, record.append_time)));
             self.dirty.insert(run.clone());
         }
     }
@@ -199,7 +199,7 @@ fn tell(told: &mut Vec<ToldChange>, run: &RunId, first: u64, changes: &[Change])
             run: run.0.to_string(),
             number,
             incident_id: change.incident.id.0.clone(),
-            json: serde_json::to_string(change).expect(in_memory),
+            json: Some(serde_json::to_string(change).expect(in_memory)),
             incident_json: serde_json::to_string(&change.incident).expect(in_memory),
         });
     }

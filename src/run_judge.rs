@@ -47,6 +47,8 @@ pub struct RunJudge {
 struct RunLogState {
     /// What log time counts, where rows carry their own.
     backfill: Option<LogClock>,
+    /// The next offset that is not known: a worker that takes over may know some runs further than others.
+    next: u64,
     senders: BTreeMap<String, Seen>,
     /// The sequence of each sender's last frame, where it said so.
     ends: BTreeMap<String, u64>,
@@ -80,14 +82,21 @@ impl RunJudge {
         Ok(Self { run: run.clone(), log: RunLogState { backfill, ..RunLogState::default() }, judging })
     }
 
-    /// Takes a frame of the run in; gives what changed by it.
+    /// Takes a frame of the run in; gives what changed by it. One that was taken before changes nothing.
+    ///
+    /// * `place`: offset and append time of its record.
     ///
     /// # Errors
     /// [`FrameError`]: the frame is to be set aside, and nothing of it was taken.
-    pub fn take(&mut self, frame: &OpenedFrame, append_time: i64) -> Result<Vec<Change>, FrameError> {
+    pub fn take(&mut self, frame: &OpenedFrame, place: (u64, i64)) -> Result<Vec<Change>, FrameError> {
+        let (offset, append_time) = place;
+        if offset < self.log.next {
+            return Ok(Vec::new());
+        }
         let table = frame.table()?;
         let batches = frame.batches()?;
         let envelope = &frame.envelope;
+        self.log.next = offset + 1;
         let sight = self.log.senders.entry(envelope.sender.clone()).or_default().note(envelope.sequence, frame.hash);
         let is_recorded = self.log.backfill.is_some();
         if sight == Sight::Repeated || (sight == Sight::Forgotten && is_recorded) {
@@ -116,7 +125,11 @@ impl RunJudge {
     }
 
     /// The log's own time goes on; it is that of live runs only.
-    pub fn tick(&mut self, append_time: i64) -> Vec<Change> {
+    pub fn tick(&mut self, (offset, append_time): (u64, i64)) -> Vec<Change> {
+        if offset < self.log.next {
+            return Vec::new();
+        }
+        self.log.next = offset + 1;
         let (None, Some(judging)) = (self.log.backfill, &mut self.judging) else { return Vec::new() };
         judging.feed.arrive(append_time);
         let mut changes = judging.release();

@@ -1,6 +1,8 @@
 //! `serve`: the pipeline as a service. The log is read by one thread that judges; everything else answers.
 
 pub mod desk;
+#[cfg(feature = "kafka")]
+mod handover;
 mod http;
 mod incidents_service;
 mod ingest_service;
@@ -58,8 +60,8 @@ struct Parts {
     publisher: Arc<dyn Publisher>,
     store: Arc<StateStore>,
     admission: Admission,
-    // Keeps the embedded log open.
-    _log: Option<Arc<EmbeddedLog>>,
+    #[cfg(feature = "kafka")]
+    handover: Option<handover::Handover>,
 }
 
 /// Serves until it is told to stop.
@@ -83,15 +85,40 @@ fn open(config: &Config) -> Result<Parts> {
     let admission = Admission { keys: config.trusted_keys()?, takes_backfill: config.takes_backfill() };
     let state: PathBuf = config.data.join(STATE_FILE);
     let store = Arc::new(StateStore::open(&state)?);
+    #[cfg(feature = "kafka")]
+    if let Some(options) = &config.kafka {
+        return open_kafka(options, store, admission);
+    }
     let kept_bytes = config.log.kept_mb << 20;
     let options = EmbeddedOptions { partitions: config.log.partitions, kept_bytes, ..EmbeddedOptions::default() };
     let log = Arc::new(EmbeddedLog::open(&config.data.join("log"), options, Arc::new(desk::now_ns))?);
     let source = Box::new(log.source());
-    Ok(Parts { source, publisher: Arc::clone(&log) as Arc<dyn Publisher>, store, admission, _log: Some(log) })
+    Ok(Parts {
+        source,
+        publisher: log,
+        store,
+        admission,
+        #[cfg(feature = "kafka")]
+        handover: None,
+    })
+}
+
+#[cfg(feature = "kafka")]
+fn open_kafka(
+    options: &trainwarden_ingest::kafka::KafkaOptions,
+    store: Arc<StateStore>,
+    admission: Admission,
+) -> Result<Parts> {
+    use trainwarden_ingest::kafka::{KafkaPublisher, KafkaSource, create_topics};
+    let topics = create_topics(options)?;
+    info!(brokers = options.brokers, partitions = topics.partitions, created = topics.created, "the log is Kafka");
+    let publisher = Arc::new(KafkaPublisher::open(options)?);
+    let handover = Some(handover::Handover::open(options)?);
+    Ok(Parts { source: Box::new(KafkaSource::open(options)?), publisher, store, admission, handover })
 }
 
 async fn run(config: &Config, parts: Parts) -> Result<()> {
-    let Parts { source, publisher, store, admission, _log } = parts;
+    let Parts { source, publisher, store, admission, .. } = parts;
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
     let address = listener.local_addr().context("the address cannot be told")?;
@@ -102,7 +129,21 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
         publisher: Arc::clone(&publisher),
         admission: Arc::new(admission.clone()),
     };
-    let worker = Worker::new(WorkerParts { source, publisher, store, desk, admission, stop: Arc::clone(&stop) });
+    #[cfg(feature = "kafka")]
+    let follower = parts.handover.as_ref().map(handover::Handover::follow).transpose()?.map(|follower| {
+        let (store, desk, stop) = (Arc::clone(&store), Arc::clone(&desk), Arc::clone(&stop));
+        std::thread::spawn(move || handover::follow_incidents(follower, &store, &desk, &stop))
+    });
+    let worker = Worker::new(WorkerParts {
+        source,
+        publisher,
+        store,
+        desk,
+        admission,
+        stop: Arc::clone(&stop),
+        #[cfg(feature = "kafka")]
+        handover: parts.handover,
+    });
     let (ended, worker_ended) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("judge".to_owned()).spawn(move || {
         let result = worker.run();
@@ -123,6 +164,11 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
     info!("stopping");
     stop.store(true, Ordering::Relaxed);
     let judged = tokio::task::block_in_place(|| thread.join());
+    #[cfg(feature = "kafka")]
+    if let Some(follower) = follower {
+        // A panic there was told on stderr already.
+        let _ = tokio::task::block_in_place(|| follower.join());
+    }
     served?;
     judged.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -9,9 +9,11 @@ use anyhow::Result;
 use tracing::{info, warn};
 use trainwarden_ingest::wire::FrameWriter;
 use trainwarden_ingest::{Delivery, Publisher, Source};
-use trainwarden_store::{Commit, StateStore};
+use trainwarden_store::{Commit, PartitionState, StateStore};
 
 use super::desk::Desk;
+#[cfg(feature = "kafka")]
+use super::handover::Handover;
 use crate::partition_judge::{Admission, PartitionJudge};
 
 /// How long the log may be quiet before the worker looks at its own duties.
@@ -35,6 +37,8 @@ pub(super) struct Worker {
     partitions: BTreeMap<u32, PartitionJudge>,
     stop: Arc<AtomicBool>,
     name: String,
+    #[cfg(feature = "kafka")]
+    handover: Option<Handover>,
 }
 
 /// What a worker works with.
@@ -51,14 +55,26 @@ pub(super) struct WorkerParts {
     pub(super) admission: Admission,
     /// Set when the service stops.
     pub(super) stop: Arc<AtomicBool>,
+    /// What other workers are told, where there may be some.
+    #[cfg(feature = "kafka")]
+    pub(super) handover: Option<Handover>,
 }
 
 impl Worker {
     /// A worker that has read nothing.
     pub(super) fn new(parts: WorkerParts) -> Self {
-        let WorkerParts { source, publisher, store, desk, admission, stop } = parts;
-        let name = format!("serve-{}", std::process::id());
-        Self { source, publisher, store, desk, admission, partitions: BTreeMap::new(), stop, name }
+        Self {
+            source: parts.source,
+            publisher: parts.publisher,
+            store: parts.store,
+            desk: parts.desk,
+            admission: parts.admission,
+            partitions: BTreeMap::new(),
+            stop: parts.stop,
+            name: format!("serve-{}", std::process::id()),
+            #[cfg(feature = "kafka")]
+            handover: parts.handover,
+        }
     }
 
     /// Works until the service stops; what is known is written down before it returns.
@@ -84,6 +100,7 @@ impl Worker {
                 tick_at = now + TICK_EVERY;
                 self.desk.log_read();
                 self.tick();
+                self.desk.set_partitions(&self.partitions);
             }
             if now >= snapshot_at {
                 self.write_snapshots()?;
@@ -121,10 +138,11 @@ impl Worker {
         Ok(())
     }
 
-    /// Goes on with a partition where its last commit ended.
+    /// Goes on with a partition where its last commit ended, here or at the worker that had it before.
     fn begin(&mut self, partition: u32) -> Result<()> {
-        let state = self.patiently("read the state", |worker| worker.store.partition(partition).map_err(Into::into));
-        let Some(state) = state else { return Ok(()) };
+        let state = self.patiently("read the state", |worker| Ok(worker.store.partition(partition)?));
+        let Some(own) = state else { return Ok(()) };
+        let Some(state) = self.newest(partition, own) else { return Ok(()) };
         let judge = PartitionJudge::restore(partition, &state).unwrap_or_else(|error| {
             warn!(partition, error = format!("{error:#}"), "judging the partition again from its oldest record");
             PartitionJudge::new(partition)
@@ -133,6 +151,22 @@ impl Worker {
         let next = judge.next();
         self.partitions.insert(partition, judge);
         Ok(self.source.begin(partition, next)?)
+    }
+
+    #[cfg(not(feature = "kafka"))]
+    fn newest(&mut self, _partition: u32, own: PartitionState) -> Option<PartitionState> {
+        Some(own)
+    }
+
+    #[cfg(feature = "kafka")]
+    fn newest(&mut self, partition: u32, own: PartitionState) -> Option<PartitionState> {
+        if self.handover.is_none() {
+            return Some(own);
+        }
+        let left = self.patiently("read what other workers left", |worker| {
+            worker.handover.as_mut().map_or_else(|| Ok(PartitionState::default()), |handover| handover.load(partition))
+        })?;
+        Some(if left.position > own.position { left } else { own })
     }
 
     /// Lets the log's clock go on where a live run is watched.
@@ -164,19 +198,49 @@ impl Worker {
                 warn!(partition, %error, "the log did not take the position");
             }
         }
-        self.desk.set_partitions(&self.partitions);
         Ok(())
     }
 
     /// Writes until it is written, or the service stops: nothing more is read meanwhile, so nothing is lost.
+    ///
+    /// Other workers are told before it is written here: what is in a snapshot is never worked out again.
     fn write(&mut self, commit: &Commit) {
-        let is_written = self.patiently("write the state", |worker| worker.store.commit(commit).map_err(Into::into));
+        if self.tell_others(commit).is_none() {
+            return;
+        }
+        let is_written = self.patiently("write the state", |worker| Ok(worker.store.commit(commit)?));
         if is_written.is_some() {
             self.desk.tell(&commit.changes);
+            self.leave_state(commit);
         }
     }
 
-    fn patiently<T>(&self, act: &str, attempt: impl Fn(&Self) -> Result<T>) -> Option<T> {
+    #[cfg(not(feature = "kafka"))]
+    fn tell_others(&mut self, _commit: &Commit) -> Option<()> {
+        Some(())
+    }
+
+    #[cfg(not(feature = "kafka"))]
+    fn leave_state(&mut self, _commit: &Commit) {}
+
+    #[cfg(feature = "kafka")]
+    fn tell_others(&mut self, commit: &Commit) -> Option<()> {
+        if commit.changes.is_empty() {
+            return Some(());
+        }
+        self.patiently("tell other workers", |worker| {
+            worker.handover.as_ref().map_or(Ok(()), |handover| handover.tell(commit.partition, &commit.changes))
+        })
+    }
+
+    #[cfg(feature = "kafka")]
+    fn leave_state(&mut self, commit: &Commit) {
+        self.patiently("leave the state for other workers", |worker| {
+            worker.handover.as_mut().map_or(Ok(()), |handover| handover.leave(commit))
+        });
+    }
+
+    fn patiently<T>(&mut self, act: &str, mut attempt: impl FnMut(&mut Self) -> Result<T>) -> Option<T> {
         loop {
             match attempt(self) {
                 Ok(value) => {

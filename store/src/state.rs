@@ -21,8 +21,8 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const POSITIONS: TableDefinition<'_, u32, u64> = TableDefinition::new("positions");
 /// Partition and run → what its judge knows, compressed.
 const RUNS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("runs");
-/// Id → the incident as JSON.
-const INCIDENTS: TableDefinition<'_, &str, &str> = TableDefinition::new("incidents");
+/// Id → the number of its newest change, and the incident after it as JSON.
+const INCIDENTS: TableDefinition<'_, &str, (u64, &str)> = TableDefinition::new("incidents");
 /// Run and number → a change as JSON.
 const CHANGES: TableDefinition<'_, (&str, u64), &str> = TableDefinition::new("changes");
 /// Partition and offset → a record that was set aside, as JSON.
@@ -46,8 +46,8 @@ pub struct ToldChange {
     pub number: u64,
     /// The incident it is of.
     pub incident_id: String,
-    /// The change as JSON.
-    pub json: String,
+    /// The change as JSON; `None` where another worker has it.
+    pub json: Option<String>,
     /// The incident after it, as JSON.
     pub incident_json: String,
 }
@@ -170,7 +170,7 @@ impl StateStore {
         let transaction = self.reading()?;
         let incidents = transaction.open_table(INCIDENTS).map_err(|error| self.failed("read", error))?;
         let rows = incidents.iter().map_err(|error| self.failed("read", error))?;
-        rows.map(|row| row.map(|(_, json)| json.value().to_owned()).map_err(|error| self.failed("read", error)))
+        rows.map(|row| row.map(|(_, known)| known.value().1.to_owned()).map_err(|error| self.failed("read", error)))
             .collect()
     }
 
@@ -217,8 +217,14 @@ impl StateStore {
         let mut incidents = transaction.open_table(INCIDENTS)?;
         let mut changes = transaction.open_table(CHANGES)?;
         for change in &commit.changes {
-            changes.insert((change.run.as_str(), change.number), change.json.as_str())?;
-            incidents.insert(change.incident_id.as_str(), change.incident_json.as_str())?;
+            if let Some(json) = &change.json {
+                changes.insert((change.run.as_str(), change.number), json.as_str())?;
+            }
+            let known = incidents.get(change.incident_id.as_str())?.map(|known| known.value().0);
+            // What is worked out again after a crash may be older than what is known.
+            if known.is_none_or(|known| change.number >= known) {
+                incidents.insert(change.incident_id.as_str(), (change.number, change.incident_json.as_str()))?;
+            }
         }
         let mut rejects = transaction.open_table(REJECTS)?;
         for reject in &commit.rejects {

@@ -2,7 +2,7 @@ use super::*;
 
 fn change(number: u64, json: &str) -> ToldChange {
     let (run, incident_id) = ("llm".to_owned(), "inc_1".to_owned());
-    ToldChange { run, number, incident_id, json: format!("change {json}"), incident_json: json.to_owned() }
+    ToldChange { run, number, incident_id, json: Some(format!("change {json}")), incident_json: json.to_owned() }
 }
 
 fn snapshot(run: &str, text: &str) -> RunSnapshot {
@@ -41,6 +41,8 @@ fn a_change_that_is_worked_out_again_is_there_once() {
     let numbers: Vec<u64> = store.changes("llm", 0).expect("read").into_iter().map(|(number, _)| number).collect();
     assert_eq!(numbers, [0, 1]);
     assert_eq!(store.incidents().expect("read"), ["updated"]);
+    store.commit(&Commit { changes: vec![change(0, "opened")], ..Commit::default() }).expect("written");
+    assert_eq!(store.incidents().expect("read"), ["updated"], "an older change does not take a newer one back");
 }
 
 #[test]
