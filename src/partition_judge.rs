@@ -7,8 +7,8 @@ use serde_json::json;
 use trainwarden_ingest::wire::{FrameError, OpenedFrame, TrustedKeys};
 use trainwarden_ingest::{Counts, LogRecord};
 use trainwarden_proto::v1::Mark;
-use trainwarden_store::{Commit, PartitionState, RejectRow, RunSnapshot, ToldChange};
-use trainwarden_telemetry::{Change, RunId};
+use trainwarden_store::{Commit, IncidentRow, PartitionState, RejectRow, RunSnapshot, ToldChange};
+use trainwarden_telemetry::{Change, IncidentId, RunId};
 
 use crate::run_judge::RunJudge;
 
@@ -16,6 +16,9 @@ use crate::run_judge::RunJudge;
 const EVIDENCE_BYTES: usize = 512;
 /// How much of a text from the wire is repeated in a reject.
 const TEXT_BYTES_MAX: usize = 256;
+
+/// Why writing JSON cannot fail.
+const IN_MEMORY: &str = "an incident serialises: it is plain data";
 
 /// What is taken from the log.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +39,8 @@ pub struct PartitionJudge {
     /// Runs that changed since the last snapshot.
     dirty: BTreeSet<RunId>,
     changes: Vec<ToldChange>,
+    /// Incidents as they stood in the last commit, by id.
+    written: BTreeMap<IncidentId, String>,
     rejects: Vec<RejectRow>,
     reject_counts: BTreeMap<&'static str, u64>,
     records: u64,
@@ -51,6 +56,7 @@ impl PartitionJudge {
             runs: BTreeMap::new(),
             dirty: BTreeSet::new(),
             changes: Vec::new(),
+            written: BTreeMap::new(),
             rejects: Vec::new(),
             reject_counts: BTreeMap::new(),
             records: 0,
@@ -108,8 +114,10 @@ impl PartitionJudge {
         if self.changes.is_empty() && self.rejects.is_empty() {
             return None;
         }
+        let told: BTreeSet<RunId> = self.changes.iter().map(|change| RunId::new(&change.run)).collect();
+        let incidents = self.take_incidents(&told);
         let (changes, rejects) = (std::mem::take(&mut self.changes), std::mem::take(&mut self.rejects));
-        Some(Commit { partition: self.partition, changes, rejects, ..Commit::default() })
+        Some(Commit { partition: self.partition, changes, incidents, rejects, ..Commit::default() })
     }
 
     /// The news, with everything that changed since the last snapshot.
@@ -117,13 +125,30 @@ impl PartitionJudge {
     /// # Errors
     /// When a state does not serialise (a bug).
     pub fn take_snapshot(&mut self) -> Result<Commit> {
+        let dirty = std::mem::take(&mut self.dirty);
+        let incidents = self.take_incidents(&dirty);
         let mut runs = Vec::new();
-        for run in std::mem::take(&mut self.dirty) {
+        for run in dirty {
             let judge = self.runs.get_mut(&run).expect("a run that changed is known");
             runs.push(RunSnapshot { run: run.0.to_string(), bytes: judge.snapshot()? });
         }
-        let news = self.take_news().unwrap_or_default();
-        Ok(Commit { partition: self.partition, position: Some(self.next), runs, ..news })
+        let (changes, rejects) = (std::mem::take(&mut self.changes), std::mem::take(&mut self.rejects));
+        Ok(Commit { partition: self.partition, position: Some(self.next), runs, changes, incidents, rejects })
+    }
+
+    /// The incidents of runs that stand otherwise than in the last commit.
+    fn take_incidents(&mut self, runs: &BTreeSet<RunId>) -> Vec<IncidentRow> {
+        let mut rows = Vec::new();
+        for judge in runs.iter().filter_map(|run| self.runs.get(run)) {
+            for incident in judge.incidents() {
+                let json = serde_json::to_string(incident).expect(IN_MEMORY);
+                if self.written.get(&incident.id) != Some(&json) {
+                    self.written.insert(incident.id.clone(), json.clone());
+                    rows.push(IncidentRow { id: incident.id.0.clone(), as_of: judge.next(), json });
+                }
+            }
+        }
+        rows
     }
 
     /// Records taken, and those set aside by reason.
@@ -194,14 +219,8 @@ impl PartitionJudge {
 
 fn tell(told: &mut Vec<ToldChange>, run: &RunId, first: u64, changes: &[Change]) {
     for (number, change) in (first..).zip(changes) {
-        let in_memory = "an incident serialises: it is plain data";
-        told.push(ToldChange {
-            run: run.0.to_string(),
-            number,
-            incident_id: change.incident.id.0.clone(),
-            json: Some(serde_json::to_string(change).expect(in_memory)),
-            incident_json: serde_json::to_string(&change.incident).expect(in_memory),
-        });
+        let json = serde_json::to_string(change).expect(IN_MEMORY);
+        told.push(ToldChange { run: run.0.to_string(), number, json });
     }
 }
 

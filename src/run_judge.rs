@@ -8,7 +8,7 @@ use trainwarden_detect::Budget;
 use trainwarden_ingest::wire::{FrameError, OpenedFrame, Seen, Sight};
 use trainwarden_ingest::{Counts, Feed, LogClock, LogPart, Membership};
 use trainwarden_proto::v1::Mark;
-use trainwarden_telemetry::{Change, RunId};
+use trainwarden_telemetry::{Change, Incident, RunId};
 
 use crate::pipeline::Pipeline;
 
@@ -57,6 +57,8 @@ struct RunLogState {
     told: u64,
     /// Everything before the end was judged, should the input go on after all.
     before_end: Option<Vec<u8>>,
+    /// What the end left.
+    at_end: Vec<Incident>,
 }
 
 struct Judging {
@@ -144,6 +146,17 @@ impl RunJudge {
         self.log.backfill.is_none()
     }
 
+    /// Every incident of the run as it stands.
+    pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
+        self.judging.iter().flat_map(|judging| judging.pipeline.incidents()).chain(&self.log.at_end)
+    }
+
+    /// The next record that it does not know.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.log.next
+    }
+
     /// How many changes were told so far.
     #[must_use]
     pub fn told(&self) -> u64 {
@@ -169,7 +182,7 @@ impl RunJudge {
     pub fn snapshot(&mut self) -> Result<Vec<u8>> {
         let judging = self.judging.as_mut().map(Judging::snapshot).transpose()?;
         let mut bytes = vec![SNAPSHOT_VERSION];
-        rmp_serde::encode::write(&mut bytes, &Snapshot { log: self.log.clone(), judging })
+        rmp_serde::encode::write_named(&mut bytes, &Snapshot { log: self.log.clone(), judging })
             .context("the state of a run does not serialise")?;
         Ok(bytes)
     }
@@ -197,6 +210,7 @@ impl RunJudge {
         let rest = judging.feed.finish();
         let mut changes = push_part(&mut judging.pipeline, rest, judging.feed.names());
         changes.extend(judging.pipeline.finish());
+        self.log.at_end = judging.pipeline.incidents().cloned().collect();
         changes
     }
 
@@ -205,6 +219,7 @@ impl RunJudge {
         if let Some(bytes) = self.log.before_end.take() {
             self.judging = Some(Judging::restore(&bytes).expect("what was taken in this process restores"));
             self.log.ends.clear();
+            self.log.at_end.clear();
         }
     }
 }

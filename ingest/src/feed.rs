@@ -20,7 +20,7 @@ use crate::{
 pub struct LogPart {
     /// Texts that came new, for [`Names::append`].
     pub texts: Vec<Arc<str>>,
-    /// Ranks and communicators of the attempts that may begin in this part.
+    /// Ranks and communicators of the attempts that begin in this part.
     pub membership: Membership,
     /// Rows in log order.
     pub records: Vec<Record>,
@@ -34,7 +34,7 @@ pub struct LogPart {
 /// Or log time is that of the log they stand in, told by [`Feed::arrive`]: then rows are in order as they come, and the
 /// first rows of an attempt wait until every rank that spoke is placed, at most for the deadline.
 ///
-/// Ranks and communicators of an attempt must come before the first release after its first row.
+/// Ranks and communicators of an attempt must come before its first row is released.
 ///
 /// Taking rows never fails.
 #[derive(Debug, Serialize, Deserialize)]
@@ -158,15 +158,20 @@ impl Feed {
         }
         let texts = self.names.since(self.texts_given).to_vec();
         self.texts_given += texts.len();
-        LogPart { texts, membership: self.membership(), records }
+        LogPart { texts, membership: self.membership(&records), records }
     }
 
-    /// What was told of the attempts that have begun since the last part; one without ranks has those of the attempt
-    /// before, one without communicators has none.
-    fn membership(&mut self) -> Membership {
+    /// What was told of the attempts that begin with these records; one without ranks has those of the attempt before,
+    /// one without communicators has none.
+    fn membership(&mut self, records: &[Record]) -> Membership {
         let mut membership = Membership::default();
-        for attempt in self.attempts.difference(&self.told) {
-            if let Some(placements) = self.placements.remove(attempt) {
+        if self.attempts.len() == self.told.len() {
+            return membership;
+        }
+        let begun: BTreeSet<u32> = records.iter().map(Record::attempt).collect();
+        for attempt in begun.difference(&self.told) {
+            let later = self.placements.split_off(&(attempt + 1));
+            if let Some((_, placements)) = mem::replace(&mut self.placements, later).pop_last() {
                 self.roster = Arc::new(Roster { placements });
             }
             membership.rosters.insert(*attempt, Arc::clone(&self.roster));

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 use trainwarden_ingest::kafka::{Compacted, Follower, KafkaOptions};
-use trainwarden_store::{Commit, PartitionState, RunSnapshot, StateStore, ToldChange};
+use trainwarden_store::{Commit, IncidentRow, PartitionState, RunSnapshot, StateStore};
 use trainwarden_telemetry::Incident;
 
 use super::desk::Desk;
@@ -68,8 +68,8 @@ mod serde_bytes_vec {
 /// An incident as it is told to the other workers.
 #[derive(Serialize, Deserialize)]
 struct ToldIncident {
-    /// Of the change: the newer one counts.
-    number: u64,
+    /// The next record of its partition that it does not know.
+    as_of: u64,
     incident: Incident,
 }
 
@@ -142,14 +142,12 @@ impl Handover {
         Ok(self.state.write(commit.partition, &[(POSITION_KEY, Some(&value))])?)
     }
 
-    /// Tells all workers what changed.
-    pub(super) fn tell(&self, partition: u32, changes: &[ToldChange]) -> Result<()> {
-        let mut last: BTreeMap<&str, String> = BTreeMap::new();
-        for change in changes {
-            let value = format!("{{\"number\":{},\"incident\":{}}}", change.number, change.incident_json);
-            last.insert(&change.incident_id, value);
-        }
-        let pairs: Vec<_> = last.iter().map(|(id, value)| (*id, Some(value.as_bytes()))).collect();
+    /// Tells all workers how incidents stand.
+    pub(super) fn tell(&self, partition: u32, incidents: &[IncidentRow]) -> Result<()> {
+        let told = |row: &IncidentRow| format!("{{\"as_of\":{},\"incident\":{}}}", row.as_of, row.json);
+        let values: Vec<String> = incidents.iter().map(told).collect();
+        let pairs: Vec<_> =
+            incidents.iter().zip(&values).map(|(row, value)| (row.id.as_str(), Some(value.as_bytes()))).collect();
         Ok(self.incidents.write(partition, &pairs)?)
     }
 
@@ -192,11 +190,11 @@ fn unpacked_bytes(packed: &[u8]) -> usize {
 /// Writes what all workers tell into the state of this one, until the service stops.
 pub(super) fn follow_incidents(mut follower: Follower, store: &StateStore, desk: &Arc<Desk>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
-        let mut changes = Vec::new();
+        let mut incidents = Vec::new();
         let mut wait = FOLLOW_WAIT;
         loop {
             match follower.next(wait) {
-                Ok(Some(change)) => changes.extend(change.value.and_then(|value| told(&value))),
+                Ok(Some(change)) => incidents.extend(change.value.and_then(|value| told(&value))),
                 Ok(None) => break,
                 Err(error) => {
                     warn!(%error, "what other workers tell cannot be read; trying again");
@@ -206,10 +204,10 @@ pub(super) fn follow_incidents(mut follower: Follower, store: &StateStore, desk:
             }
             wait = Duration::ZERO;
         }
-        if changes.is_empty() {
+        if incidents.is_empty() {
             continue;
         }
-        let commit = Commit { changes, ..Commit::default() };
+        let commit = Commit { incidents, ..Commit::default() };
         while let Err(error) = store.commit(&commit) {
             desk.store_failed(&error.to_string());
             if stop.load(Ordering::Relaxed) {
@@ -220,16 +218,11 @@ pub(super) fn follow_incidents(mut follower: Follower, store: &StateStore, desk:
     }
 }
 
-/// What another worker told, without the change itself: that one is in the state of the worker that judged it.
-fn told(value: &[u8]) -> Option<ToldChange> {
-    let ToldIncident { number, incident } = serde_json::from_slice(value).ok()?;
-    Some(ToldChange {
-        run: incident.run.0.to_string(),
-        number,
-        incident_id: incident.id.0.clone(),
-        json: None,
-        incident_json: serde_json::to_string(&incident).ok()?,
-    })
+/// What another worker told; what is no incident is passed over.
+fn told(value: &[u8]) -> Option<IncidentRow> {
+    let ToldIncident { as_of, incident } = serde_json::from_slice(value).ok()?;
+    let json = serde_json::to_string(&incident).ok()?;
+    Some(IncidentRow { id: incident.id.0, as_of, json })
 }
 
 #[cfg(test)]

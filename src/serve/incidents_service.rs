@@ -148,8 +148,7 @@ fn wire(incident: &Incident) -> WireIncident {
 }
 
 fn wire_change(told: &ToldChange) -> Result<IncidentChange, Status> {
-    let json = told.json.as_deref().unwrap_or_default();
-    let change: Change = serde_json::from_str(json).map_err(|error| Status::internal(error.to_string()))?;
+    let change: Change = serde_json::from_str(&told.json).map_err(|error| Status::internal(error.to_string()))?;
     Ok(IncidentChange { change: word(&change.change), incident: Some(wire(&change.incident)) })
 }
 

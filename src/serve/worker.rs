@@ -225,11 +225,11 @@ impl Worker {
 
     #[cfg(feature = "kafka")]
     fn tell_others(&mut self, commit: &Commit) -> Option<()> {
-        if commit.changes.is_empty() {
+        if commit.incidents.is_empty() {
             return Some(());
         }
         self.patiently("tell other workers", |worker| {
-            worker.handover.as_ref().map_or(Ok(()), |handover| handover.tell(commit.partition, &commit.changes))
+            worker.handover.as_ref().map_or(Ok(()), |handover| handover.tell(commit.partition, &commit.incidents))
         })
     }
 

@@ -4,4 +4,4 @@ mod error;
 mod state;
 
 pub use error::StoreError;
-pub use state::{Commit, PartitionState, RejectRow, RunSnapshot, StateStore, ToldChange};
+pub use state::{Commit, IncidentRow, PartitionState, RejectRow, RunSnapshot, StateStore, ToldChange};

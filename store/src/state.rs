@@ -21,7 +21,7 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const POSITIONS: TableDefinition<'_, u32, u64> = TableDefinition::new("positions");
 /// Partition and run → what its judge knows, compressed.
 const RUNS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("runs");
-/// Id → the number of its newest change, and the incident after it as JSON.
+/// Id → up to which record it is known, and the incident as JSON.
 const INCIDENTS: TableDefinition<'_, &str, (u64, &str)> = TableDefinition::new("incidents");
 /// Run and number → a change as JSON.
 const CHANGES: TableDefinition<'_, (&str, u64), &str> = TableDefinition::new("changes");
@@ -44,12 +44,19 @@ pub struct ToldChange {
     pub run: String,
     /// Counts the changes of the run, from 0: the same change has the same number whenever it is worked out again.
     pub number: u64,
-    /// The incident it is of.
-    pub incident_id: String,
-    /// The change as JSON; `None` where another worker has it.
-    pub json: Option<String>,
-    /// The incident after it, as JSON.
-    pub incident_json: String,
+    /// The change as JSON.
+    pub json: String,
+}
+
+/// One incident as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IncidentRow {
+    /// Its id.
+    pub id: String,
+    /// The next record of its partition that it does not know: of two states the one that knows more counts.
+    pub as_of: u64,
+    /// The incident as JSON.
+    pub json: String,
 }
 
 /// A record that was set aside.
@@ -72,6 +79,8 @@ pub struct Commit {
     pub runs: Vec<RunSnapshot>,
     /// Changes since the last commit.
     pub changes: Vec<ToldChange>,
+    /// Incidents that stand otherwise than in the last commit.
+    pub incidents: Vec<IncidentRow>,
     /// Records set aside since the last commit.
     pub rejects: Vec<RejectRow>,
 }
@@ -217,13 +226,13 @@ impl StateStore {
         let mut incidents = transaction.open_table(INCIDENTS)?;
         let mut changes = transaction.open_table(CHANGES)?;
         for change in &commit.changes {
-            if let Some(json) = &change.json {
-                changes.insert((change.run.as_str(), change.number), json.as_str())?;
-            }
-            let known = incidents.get(change.incident_id.as_str())?.map(|known| known.value().0);
-            // What is worked out again after a crash may be older than what is known.
-            if known.is_none_or(|known| change.number >= known) {
-                incidents.insert(change.incident_id.as_str(), (change.number, change.incident_json.as_str()))?;
+            changes.insert((change.run.as_str(), change.number), change.json.as_str())?;
+        }
+        for IncidentRow { id, as_of, json } in &commit.incidents {
+            let known = incidents.get(id.as_str())?.map(|known| known.value().0);
+            // What is worked out again after a crash may know less than what is here.
+            if known.is_none_or(|known| *as_of >= known) {
+                incidents.insert(id.as_str(), (*as_of, json.as_str()))?;
             }
         }
         let mut rejects = transaction.open_table(REJECTS)?;

@@ -1,8 +1,11 @@
 use super::*;
 
 fn change(number: u64, json: &str) -> ToldChange {
-    let (run, incident_id) = ("llm".to_owned(), "inc_1".to_owned());
-    ToldChange { run, number, incident_id, json: Some(format!("change {json}")), incident_json: json.to_owned() }
+    ToldChange { run: "llm".to_owned(), number, json: json.to_owned() }
+}
+
+fn incident(as_of: u64, json: &str) -> IncidentRow {
+    IncidentRow { id: "inc_1".to_owned(), as_of, json: json.to_owned() }
 }
 
 fn snapshot(run: &str, text: &str) -> RunSnapshot {
@@ -17,8 +20,8 @@ fn what_was_committed_is_there_after_a_restart_and_by_partition() {
         let store = StateStore::open(&path).expect("a new state");
         let runs = vec![snapshot("a", "knows"), snapshot("b", "")];
         let rejects = vec![RejectRow { offset: 3, json: "why".to_owned() }];
-        let changes = vec![change(0, "{}")];
-        let first = Commit { partition: 1, position: Some(7), runs, changes, rejects };
+        let (changes, incidents) = (vec![change(0, "opened")], vec![incident(7, "{}")]);
+        let first = Commit { partition: 1, position: Some(7), runs, changes, incidents, rejects };
         store.commit(&first).expect("written");
         store.commit(&Commit { partition: 2, position: Some(9), ..Commit::default() }).expect("written");
     }
@@ -35,14 +38,15 @@ fn what_was_committed_is_there_after_a_restart_and_by_partition() {
 fn a_change_that_is_worked_out_again_is_there_once() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let store = StateStore::open(&dir.path().join("state.redb")).expect("a new state");
-    let commit = Commit { changes: vec![change(0, "opened"), change(1, "updated")], ..Commit::default() };
+    let changes = vec![change(0, "opened"), change(1, "updated")];
+    let commit = Commit { changes, incidents: vec![incident(9, "updated")], ..Commit::default() };
     store.commit(&commit).expect("written");
     store.commit(&commit).expect("written again");
     let numbers: Vec<u64> = store.changes("llm", 0).expect("read").into_iter().map(|(number, _)| number).collect();
     assert_eq!(numbers, [0, 1]);
     assert_eq!(store.incidents().expect("read"), ["updated"]);
-    store.commit(&Commit { changes: vec![change(0, "opened")], ..Commit::default() }).expect("written");
-    assert_eq!(store.incidents().expect("read"), ["updated"], "an older change does not take a newer one back");
+    store.commit(&Commit { incidents: vec![incident(8, "opened")], ..Commit::default() }).expect("written");
+    assert_eq!(store.incidents().expect("read"), ["updated"], "what knows less does not take back what knows more");
 }
 
 #[test]

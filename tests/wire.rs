@@ -1,0 +1,100 @@
+//! What a service tells of run folders that were sent is what `replay` tells of them, whatever happens on the way.
+
+#![expect(unused_crate_dependencies, reason = "what this target does not use serves another one of the package")]
+
+use std::path::Path;
+
+use trainwarden::replay::replay;
+use trainwarden::simulation::{read_scenarios, write};
+use trainwarden_ingest::Format;
+use trainwarden_simulate::Scenario;
+
+use crate::frames::{frames_of, records, stretches, told};
+use crate::recorded::{drawn, json, shuffled};
+
+mod frames;
+mod recorded;
+
+/// Tests side by side; each takes the scenarios of its share.
+const SHARES: usize = 2;
+/// Kills of each scenario.
+const KILLS: u32 = 3;
+
+/// One folder, and what is told of it.
+struct Case {
+    name: String,
+    seed: u64,
+    frames: Vec<Vec<u8>>,
+    whole: String,
+}
+
+impl Case {
+    fn of_folder(name: &str, seed: u64, folder: &Path) -> Self {
+        let (findings, _) = replay(&[folder.to_owned()], None).expect("the folder replays");
+        Self { name: name.to_owned(), seed, frames: frames_of(folder), whole: json(&findings.incidents) }
+    }
+
+    fn of(name: &str, scenario: &Scenario) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder can be made");
+        write(scenario, dir.path(), Format::Parquet).expect("a temporary folder takes files");
+        Self::of_folder(name, scenario.seed, dir.path())
+    }
+
+    fn hold(&self) {
+        let straight = records(&self.frames);
+        assert_eq!(told(&straight, &[], 1_000), self.whole, "{} as it was sent", self.name);
+        let mixed = self.mixed();
+        let mut kills: Vec<usize> = (0..KILLS).map(|turn| drawn(&(0..mixed.len()), self.seed, turn)).collect();
+        kills.sort_unstable();
+        kills.dedup();
+        let mixed = records(&mixed);
+        assert_eq!(told(&mixed, &kills, 37), self.whole, "{} shuffled, and killed at {kills:?}", self.name);
+    }
+
+    /// The frames with those in a stretch shuffled, and everything sent a second time.
+    fn mixed(&self) -> Vec<Vec<u8>> {
+        let mut mixed = Vec::new();
+        for stretch in stretches(&self.frames) {
+            mixed.extend(shuffled(&self.frames[stretch.clone()], self.seed + stretch.start as u64));
+        }
+        assert_eq!(mixed.len(), self.frames.len());
+        let again = self.frames.clone();
+        mixed.into_iter().chain(again).collect()
+    }
+}
+
+fn hold_share(share: usize) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let scenarios = read_scenarios(&dir).expect("the scenarios read");
+    // Faults only: what is told of a healthy run is nothing, on any way.
+    let faulty = scenarios.iter().filter(|(name, _)| !name.ends_with("_healthy"));
+    for (_, (name, scenario)) in faulty.enumerate().filter(|(index, _)| index % SHARES == share) {
+        Case::of(name, scenario).hold();
+    }
+}
+
+#[test]
+fn frames_tell_what_folders_tell_first_share() {
+    hold_share(0);
+}
+
+#[test]
+fn frames_tell_what_folders_tell_second_share() {
+    hold_share(1);
+}
+
+#[test]
+fn real_logs_tell_the_same_as_frames() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/real");
+    let mut count = 0;
+    for entry in std::fs::read_dir(dir).expect("real logs are here") {
+        let path = entry.expect("listed").path();
+        if path.is_dir()
+            && trainwarden_ingest::Log::read(&[path.clone()], &mut trainwarden_ingest::Rejects::new()).is_ok()
+        {
+            Case::of_folder(&path.display().to_string(), 1, &path).hold();
+            count += 1;
+        }
+    }
+    assert!(count > 0, "no real log was found");
+}
