@@ -195,11 +195,7 @@ fn what_retention_removed_is_told_and_an_end_that_was_not_reached_is_refused() {
     let options = options(cluster(), "retention");
     let publisher = KafkaPublisher::open(&options).unwrap();
     let places = publish_all(&publisher, 1, 0..50);
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    let topic = &options.topics.telemetry;
-    write!(file, r#"{{"version":1,"partitions":[{{"topic":"{topic}","partition":1,"offset":30}}]}}"#).unwrap();
-    let file = file.path().to_str().unwrap();
-    cluster().tool("org.apache.kafka.tools.DeleteRecordsCommand", &["--offset-json-file", file]);
+    delete_before(&options.topics.telemetry, 1, 30);
 
     let mut source = KafkaSource::open(&options).unwrap();
     wait_assigned(&mut source, 4);
@@ -225,6 +221,38 @@ fn what_retention_removed_is_told_and_an_end_that_was_not_reached_is_refused() {
         }
     };
     assert_eq!(healed.offset, 51, "and read on when it has got there");
+}
+
+#[test]
+fn what_retention_removed_under_a_slow_reader_is_told() {
+    let options = options(cluster(), "behind");
+    let publisher = KafkaPublisher::open(&options).unwrap();
+    let (ack, acks) = mpsc::channel();
+    let megabytes = vec![0; 2 << 20];
+    // A third more than the source holds for its caller, so that it pauses, and has to fetch the rest anew.
+    for number in 0..50_u32 {
+        let (ack, value) = (ack.clone(), [&number.to_le_bytes()[..], &megabytes].concat());
+        publisher.publish_to(0, &value, Box::new(move |place| ack.send(place).unwrap()));
+    }
+    let places: Vec<_> = (0..50).map(|_| acks.recv_timeout(PATIENCE).unwrap().unwrap()).collect();
+    assert_eq!(places.last(), Some(&(0, 49)));
+    let mut source = KafkaSource::open(&options).unwrap();
+    begin_all(&mut source, 4);
+    let mut seen = Seen::default();
+    thread::sleep(Duration::from_secs(3));
+    delete_before(&options.topics.telemetry, 0, 45);
+    seen.take_until(&mut source, &BTreeMap::from([(0, 50)]));
+    let [(0, first, 45, reason)] = &seen.skipped[..] else { panic!("{:?}", seen.skipped) };
+    assert!(*first > 20 && reason == "removed by retention", "{:?}", seen.skipped);
+}
+
+/// Removes the records of a partition before an offset, as retention would.
+fn delete_before(topic: &str, partition: u32, offset: u64) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let range = format!(r#"{{"topic":"{topic}","partition":{partition},"offset":{offset}}}"#);
+    write!(file, r#"{{"version":1,"partitions":[{range}]}}"#).unwrap();
+    let file = file.path().to_str().unwrap();
+    cluster().tool("org.apache.kafka.tools.DeleteRecordsCommand", &["--offset-json-file", file]);
 }
 
 #[test]

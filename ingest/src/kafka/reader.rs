@@ -170,10 +170,17 @@ impl Reader {
         }
         let start = offset.max(low);
         let list = self.list(partition, Offset::Offset(i64::try_from(start).unwrap_or(i64::MAX)));
-        let answer = self.consumer.seek_partitions(list, SEEK_WAIT);
+        let answer = self.consumer.seek_partitions(list.clone(), SEEK_WAIT);
         let answer = answer.map_err(|error| source_error(log, "seek", &error))?;
-        let refused = answer.elements().iter().find_map(|element| element.error().err());
-        refused.map_or(Ok(start), |error| Err(source_error(log, "seek", &error)))
+        if answer.elements().iter().any(|element| element.error().is_err()) {
+            // A partition whose place was no longer in the log has been stopped, and a seek does not start it again.
+            let _ = self.consumer.incremental_unassign(&list);
+            self.consumer.incremental_assign(&list).map_err(|error| source_error(log, "seek", &error))?;
+            if self.paused {
+                let _ = self.consumer.pause(&list);
+            }
+        }
+        Ok(start)
     }
 
     /// Sends a prober to each partition whose log goes on while nothing comes.
@@ -187,7 +194,7 @@ impl Reader {
         let trouble = self.consumer.context().trouble();
         let now = Instant::now();
         let stalled = self.cursors.iter().filter(|(partition, cursor)| {
-            figures.high.get(partition).is_some_and(|high| cursor.is_stalled(*high, trouble.as_ref(), now))
+            cursor.is_stalled(figures.high.get(partition).copied(), trouble.as_ref(), now)
         });
         let at_work = self.cursors.values().filter(|cursor| cursor.probing).count();
         let stalled: Vec<u32> = stalled.map(|(partition, _)| *partition).collect();
@@ -248,10 +255,8 @@ impl Reader {
                 }
             }
             Err(error) => {
-                if cursor.phase == Phase::Held {
-                    cursor.seek(from, now);
-                }
-                cursor.moved_at = now;
+                // Begun anew, which is tried until the brokers answer and the log has got there.
+                cursor.seek(from, now + SEEK_PAUSE);
                 self.complain(error);
             }
         }
