@@ -246,6 +246,33 @@ fn what_retention_removed_under_a_slow_reader_is_told() {
     assert!(*first > 20 && reason == "removed by retention", "{:?}", seen.skipped);
 }
 
+#[test]
+fn a_topic_that_was_made_anew_is_told_and_not_followed() {
+    let options = options(cluster(), "anew");
+    let publisher = KafkaPublisher::open(&options).unwrap();
+    publish_all(&publisher, 0, 0..50);
+    let mut source = KafkaSource::open(&options).unwrap();
+    begin_all(&mut source, 4);
+    take(&mut source, 50);
+    let topic = &options.topics.telemetry;
+    cluster().tool("org.apache.kafka.tools.TopicCommand", &["--delete", "--topic", topic]);
+    let deadline = Instant::now() + PATIENCE;
+    while !matches!(create_topics(&options), Ok(Topics { created: 1, .. })) {
+        assert!(Instant::now() < deadline, "the topic is still there");
+    }
+    let publisher = KafkaPublisher::open(&options).unwrap();
+    publish_all(&publisher, 0, 900..905);
+    loop {
+        match source.next(Duration::from_millis(100)) {
+            Err(error @ SourceError::Refused { .. }) => {
+                break assert!(error.to_string().contains("ends at 5, before 50"), "{error}");
+            }
+            Ok(Some(Delivery::Record(record))) => panic!("{}/{} of another log", record.partition, record.offset),
+            other => assert!(Instant::now() < deadline, "{other:?}"),
+        }
+    }
+}
+
 /// Removes the records of a partition before an offset, as retention would.
 fn delete_before(topic: &str, partition: u32, offset: u64) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
