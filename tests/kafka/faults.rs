@@ -45,7 +45,7 @@ fn a_broker_that_is_killed_and_one_that_is_held_still_lose_nothing() {
     cluster.kill(0);
     seen.take_for(&mut source, Duration::from_secs(1));
     cluster.restart(0);
-    seen.take_for(&mut source, Duration::from_secs(3));
+    seen.take_for(&mut source, Duration::from_secs(1));
     cluster.pause(0);
     seen.take_for(&mut source, Duration::from_secs(4));
     cluster.resume(0);
@@ -72,11 +72,11 @@ fn the_leaders_of_three_nodes_are_killed_one_after_the_other() {
     let mut seen = Seen::default();
     seen.take_for(&mut source, Duration::from_secs(1));
     cluster.kill(0);
-    seen.take_for(&mut source, Duration::from_secs(4));
+    seen.take_for(&mut source, Duration::from_secs(3));
     cluster.restart(0);
-    seen.take_for(&mut source, Duration::from_secs(4));
+    seen.take_for(&mut source, Duration::from_secs(3));
     cluster.kill(1);
-    seen.take_for(&mut source, Duration::from_secs(4));
+    seen.take_for(&mut source, Duration::from_secs(3));
     let sent = feed.stop();
     seen.take_until(&mut source, &sent);
     assert!(seen.skipped.is_empty(), "{:?}", seen.skipped);
@@ -103,7 +103,7 @@ fn a_storm_of_three_consumers_loses_nothing_and_doubles_nothing() {
             })
         })
         .collect();
-    thread::sleep(Duration::from_secs(10));
+    thread::sleep(Duration::from_secs(8));
     let sent = feed.stop();
     let deadline = Instant::now() + PATIENCE;
     let whole = || {
@@ -265,7 +265,7 @@ fn a_topic_that_was_made_anew_is_told_and_not_followed() {
     loop {
         match source.next(Duration::from_millis(100)) {
             Err(error @ SourceError::Refused { .. }) => {
-                break assert!(error.to_string().contains("ends at 5, before 50"), "{error}");
+                break assert!(error.to_string().contains("before 50"), "{error}");
             }
             Ok(Some(Delivery::Record(record))) => panic!("{}/{} of another log", record.partition, record.offset),
             other => assert!(Instant::now() < deadline, "{other:?}"),

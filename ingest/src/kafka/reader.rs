@@ -86,10 +86,11 @@ impl Reader {
             for command in self.queue.take_commands() {
                 self.obey(command);
             }
-            self.seek_next();
+            // Where partitions wait to be begun, a poll only looks.
+            let poll_wait = if self.seek_next() { Duration::ZERO } else { POLL_WAIT };
             self.find_stalls();
             if self.has_room() {
-                self.poll();
+                self.poll(poll_wait);
             }
         }
     }
@@ -116,11 +117,12 @@ impl Reader {
         }
     }
 
-    /// Begins one of the partitions that wait for it; the others come with the next rounds, between polls.
-    fn seek_next(&mut self) {
+    /// Begins one of the partitions that wait for it; the others come with the next rounds, between polls. False when
+    /// none was due.
+    fn seek_next(&mut self) -> bool {
         let now = Instant::now();
         if now < self.seek_not_before {
-            return;
+            return false;
         }
         // The one that has waited longest: one without a leader must not keep back the others.
         let due = self.cursors.iter().filter_map(|(partition, cursor)| match cursor.phase {
@@ -128,13 +130,13 @@ impl Reader {
             _ => None,
         });
         let Some((_, partition, offset)) = due.min() else {
-            return;
+            return false;
         };
         let sought = self.seek(partition, offset);
         let paused = self.paused;
         let list = self.list(partition, Offset::Invalid);
         let Some(cursor) = self.cursors.get_mut(&partition) else {
-            return;
+            return false;
         };
         cursor.moved_at = Instant::now();
         match sought {
@@ -156,6 +158,7 @@ impl Reader {
                 self.complain(error);
             }
         }
+        true
     }
 
     /// Points the consumer at an offset, or at the oldest record where that one is gone; returns where it points.
@@ -287,8 +290,8 @@ impl Reader {
         false
     }
 
-    fn poll(&mut self) {
-        let polled = self.consumer.poll(POLL_WAIT).map(|polled| polled.map(|record| Polled::from(&record)));
+    fn poll(&mut self, wait: Duration) {
+        let polled = self.consumer.poll(wait).map(|polled| polled.map(|record| Polled::from(&record)));
         self.note_changes();
         match polled {
             Some(Ok(record)) => self.take(record),
