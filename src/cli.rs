@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -38,8 +39,132 @@ pub enum Command {
     Import(ImportCommand),
     /// Write a run folder of a simulated cluster, with the truth about its faults
     Simulate(SimulateArgs),
+    /// Judge telemetry as it comes: a log, a state that survives, one port
+    Serve(ServeArgs),
+    /// Send run folders to a service or a log, as agents would have sent them
+    Send(SendArgs),
+    /// List what a service has found
+    #[command(after_help = "Example: trainwarden incidents list --data ./trainwarden-data --output json")]
+    Incidents(IncidentsArgs),
+    /// Say what is wrong with a configuration
+    Check(CheckArgs),
     /// List the detectors: what each watches and what it can find
     Detectors(DetectorsArgs),
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: trainwarden serve --data ./trainwarden-data")]
+pub struct ServeArgs {
+    /// A configuration; without it the defaults
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Brokers of Apache Kafka, in the place of the embedded log: HOST:PORT,...
+    #[cfg(feature = "kafka")]
+    #[arg(long, value_name = "BROKERS")]
+    pub kafka: Option<String>,
+    /// The folder of log, state and archive [default: ./trainwarden-data]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where HTTP and gRPC are answered [default: 127.0.0.1:7788]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// Arguments of `send`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: trainwarden send runs/llm-7b --url 127.0.0.1:7788 --speed 0")]
+pub struct SendArgs {
+    /// Run folders, or single table files such as samples.parquet
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// A running service
+    #[arg(long, value_name = "URL")]
+    #[cfg_attr(feature = "kafka", arg(required_unless_present = "kafka", conflicts_with = "kafka"))]
+    #[cfg_attr(not(feature = "kafka"), arg(required = true))]
+    pub url: Option<String>,
+    /// Brokers of Apache Kafka: HOST:PORT,...
+    #[cfg(feature = "kafka")]
+    #[arg(long, value_name = "BROKERS")]
+    pub kafka: Option<String>,
+    /// How many times faster than recorded; 0 = at once
+    #[arg(long, value_name = "X", default_value = "1", value_parser = parse_speed)]
+    pub speed: f64,
+    /// Sign with this Ed25519 secret key: a file of 64 hexadecimal digits
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+}
+
+/// Arguments of `incidents`.
+#[derive(Debug, Args)]
+pub struct IncidentsArgs {
+    /// What to do; without a word: list
+    #[command(subcommand)]
+    pub command: Option<IncidentsCommand>,
+    /// Where to ask, and what is meant
+    #[command(flatten)]
+    pub from: IncidentsFrom,
+}
+
+/// What `incidents` does.
+#[derive(Debug, Subcommand)]
+pub enum IncidentsCommand {
+    /// What was found
+    List,
+    /// One incident, whole
+    Show {
+        /// Its id
+        id: String,
+    },
+    /// Every change from now on, until Ctrl-C
+    Watch,
+}
+
+/// Where incidents are asked for.
+#[derive(Debug, Args)]
+pub struct IncidentsFrom {
+    /// The folder of a service, running or not [default: ./trainwarden-data]
+    #[arg(long, value_name = "DIR", global = true, conflicts_with = "url")]
+    pub data: Option<PathBuf>,
+    /// A running service
+    #[arg(long, value_name = "URL", global = true)]
+    pub url: Option<String>,
+    /// Only of this run
+    #[arg(long, value_name = "RUN", global = true)]
+    pub run: Option<String>,
+    /// Only what was detected at or after this time: 2026-01-31T12:00:00Z, or nanoseconds since the epoch
+    #[arg(long, value_name = "TIME", global = true, value_parser = parse_time)]
+    pub since: Option<i64>,
+    /// Only what began at or before this time
+    #[arg(long, value_name = "TIME", global = true, value_parser = parse_time)]
+    pub until: Option<i64>,
+    /// How incidents are printed
+    #[arg(long, value_enum, default_value = "table", value_name = "FORMAT", global = true)]
+    pub output: Output,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: trainwarden check --config /etc/trainwarden.toml")]
+pub struct CheckArgs {
+    /// The configuration
+    #[arg(long, value_name = "FILE", required_unless_present = "schema")]
+    pub config: Option<PathBuf>,
+    /// Print the JSON Schema of a configuration instead
+    #[arg(long)]
+    pub schema: bool,
+}
+
+fn parse_speed(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(speed) if speed.is_finite() && speed >= 0.0 => Ok(speed),
+        _ => Err(format!("`{text}` is no speed: 0 = at once, 1 = as recorded, 10 = ten times faster")),
+    }
+}
+
+fn parse_time(text: &str) -> Result<i64, String> {
+    let nanoseconds = text.parse::<i64>().ok().or_else(|| trainwarden_ingest::import::parse_timestamp(text));
+    nanoseconds.ok_or_else(|| format!("`{text}` is no time, such as 2026-01-31T12:00:00Z"))
 }
 
 /// What `import` reads.

@@ -1,22 +1,31 @@
 //! What each command does.
 
 use std::io::{self, BufWriter, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use trainwarden_detect::{DetectorKind, Spec};
 use trainwarden_ingest::import::{self, ImportError, ImportReport, ImportSource, Preset, SeriesOptions, WideOptions};
-use trainwarden_ingest::{FolderWriter, IngestError};
+#[cfg(feature = "kafka")]
+use trainwarden_ingest::kafka::{KafkaOptions, KafkaPublisher, create_topics};
+use trainwarden_ingest::{FolderWriter, IngestError, Publisher, SourceError};
+use trainwarden_store::StoreError;
 use trainwarden_telemetry::Fault;
 
 use crate::cli::{
-    Cli, Command, DemoArgs, DetectorsArgs, ImportArgs, ImportCommand, ImportSeriesArgs, ImportWideArgs, ReplayArgs,
-    SimulateArgs,
+    CheckArgs, Cli, Command, DemoArgs, DetectorsArgs, ImportArgs, ImportCommand, ImportSeriesArgs, ImportWideArgs,
+    IncidentsArgs, IncidentsCommand, ReplayArgs, SendArgs, ServeArgs, SimulateArgs,
 };
+use crate::client::GrpcPublisher;
+use crate::config::Config;
 use crate::demo::screen::Screen;
 use crate::demo::{self, script};
+use crate::incident_list::{IncidentFilter, Place};
 use crate::output::{self, Output, Style, tell};
 use crate::replay::{Findings, replay};
+use crate::send::{SendOptions, Sent, send};
+use crate::serve;
 use crate::simulation;
 
 /// A finding at or above `--fail-on`.
@@ -36,6 +45,10 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Replay(args) => run_replay(&args),
         Command::Import(command) => run_import(&command),
         Command::Simulate(args) => run_simulate(&args),
+        Command::Serve(args) => run_serve(&args),
+        Command::Send(args) => run_send(&args),
+        Command::Incidents(args) => run_incidents(args),
+        Command::Check(args) => run_check(&args),
         Command::Detectors(args) => run_detectors(&args),
     }
 }
@@ -44,9 +57,91 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
 #[must_use]
 pub fn exit_code_of(error: &anyhow::Error) -> ExitCode {
     let ingest = error.downcast_ref::<IngestError>().map(IngestError::fault);
-    let fault = ingest.or(error.downcast_ref::<ImportError>().map(ImportError::fault));
+    let fault = ingest
+        .or(error.downcast_ref::<ImportError>().map(ImportError::fault))
+        .or(error.downcast_ref::<SourceError>().map(SourceError::fault))
+        .or(error.downcast_ref::<StoreError>().map(StoreError::fault));
     let is_outside = fault == Some(Fault::Outside) || error.downcast_ref::<io::Error>().is_some();
     ExitCode::from(if is_outside { EXIT_OUTSIDE } else { EXIT_USAGE })
+}
+
+fn run_serve(args: &ServeArgs) -> Result<ExitCode> {
+    let mut config = Config::read(args.config.as_deref(), std::env::vars())?;
+    config.data = args.data.clone().unwrap_or(config.data);
+    config.listen = args.listen.unwrap_or(config.listen);
+    #[cfg(feature = "kafka")]
+    if let Some(brokers) = &args.kafka {
+        let options = config.kafka.get_or_insert_with(|| KafkaOptions::new(brokers));
+        options.brokers.clone_from(brokers);
+    }
+    config.check()?;
+    serve::start_logging();
+    serve::serve(&config)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_send(args: &SendArgs) -> Result<ExitCode> {
+    let publisher = publisher(args)?;
+    let options = SendOptions { speed: args.speed, key: args.key.clone() };
+    let (sent, rejects) = send(&args.paths, &*publisher, &options)?;
+    rejects.summary().iter().for_each(|line| tell(line));
+    let Sent { runs, frames, rows } = sent;
+    let lines = format!(
+        "{}, {} in {}, durable",
+        output::counted(runs, "run"),
+        output::counted(rows, "row"),
+        output::counted(frames, "frame")
+    );
+    print(|out| writeln!(out, "{lines}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn publisher(args: &SendArgs) -> Result<Box<dyn Publisher>> {
+    #[cfg(feature = "kafka")]
+    if let Some(brokers) = &args.kafka {
+        let options = KafkaOptions::new(brokers);
+        create_topics(&options)?;
+        return Ok(Box::new(KafkaPublisher::open(&options)?));
+    }
+    Ok(Box::new(GrpcPublisher::connect(args.url.as_deref().expect("clap requires it"))?))
+}
+
+fn run_incidents(args: IncidentsArgs) -> Result<ExitCode> {
+    let IncidentsArgs { command, from } = args;
+    let place = match &from.url {
+        Some(url) => Place::Service(url.clone()),
+        None => Place::find(from.data.as_deref().unwrap_or(Path::new("./trainwarden-data"))),
+    };
+    let filter = IncidentFilter { run: from.run.clone(), since: from.since, until: from.until };
+    let incidents = match command.unwrap_or(IncidentsCommand::List) {
+        IncidentsCommand::Watch => {
+            place.watch(&filter, &mut |line| print(|out| writeln!(out, "{line}")))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        IncidentsCommand::List => place.list(&filter)?,
+        IncidentsCommand::Show { id } => {
+            let found: Vec<_> = place.list(&filter)?.into_iter().filter(|incident| incident.id.0 == id).collect();
+            anyhow::ensure!(!found.is_empty(), "there is no incident `{id}` here");
+            found
+        }
+    };
+    print(|out| match from.output {
+        Output::Json => output::write_json(out, &incidents),
+        Output::Csv => output::write_csv(out, &incidents),
+        Output::Table => output::write_incidents(out, &incidents, Style::of_stdout()),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_check(args: &CheckArgs) -> Result<ExitCode> {
+    if args.schema {
+        print(|out| writeln!(out, "{}", Config::schema()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let config = Config::read(args.config.as_deref(), std::env::vars())?;
+    let text = toml::to_string(&config).context("a configuration is TOML")?;
+    print(|out| write!(out, "# good; with defaults filled in it is\n{text}"))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_demo(args: &DemoArgs) -> Result<ExitCode> {

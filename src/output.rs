@@ -186,6 +186,25 @@ pub fn write_table(out: &mut dyn Write, findings: &Findings, style: Style) -> io
     writeln!(out, "{}", closing_line(findings))
 }
 
+/// Writes incidents as a table of paragraphs, by run, the severest first; those that became part of another are left
+/// out.
+///
+/// # Errors
+/// When the stream fails.
+pub fn write_incidents(out: &mut dyn Write, incidents: &[Incident], style: Style) -> io::Result<()> {
+    let mut shown: Vec<&Incident> = incidents.iter().filter(|incident| incident.merged_into.is_none()).collect();
+    shown.sort_by_key(|incident| (incident.run.clone(), std::cmp::Reverse(incident.severity)));
+    let mut run = None;
+    for incident in &shown {
+        if run != Some(&incident.run) {
+            run = Some(&incident.run);
+            writeln!(out, "{}", style.bold(&printable(&format!("run {}", incident.run))))?;
+        }
+        writeln!(out, "{}", paragraph(incident, style))?;
+    }
+    writeln!(out, "{}", counted(shown.len() as u64, "incident"))
+}
+
 /// True where standard output is a terminal that can rewrite a line.
 #[must_use]
 pub fn is_stdout_terminal() -> bool {

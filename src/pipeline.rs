@@ -59,6 +59,17 @@ impl Pipeline {
         self.judge()
     }
 
+    /// Log time goes on without a record; gives what changed by it.
+    pub fn tick(&mut self, log_time: i64) -> Vec<Change> {
+        self.aligner.tick(log_time, &mut self.ready);
+        self.judge()
+    }
+
+    /// The next record comes with other names than those before.
+    pub fn forget_names(&mut self) {
+        self.aligner.forget_names();
+    }
+
     /// The log ends: what is open is judged as of its deadline.
     pub fn finish(&mut self) -> Vec<Change> {
         self.aligner.finish(&mut self.ready);

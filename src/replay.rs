@@ -8,6 +8,7 @@ use trainwarden_detect::Budget;
 use trainwarden_ingest::{Counts, IngestError, Log, Membership, Rejects, RunLog};
 use trainwarden_telemetry::{Change, Incident, RunId};
 
+use crate::incident_list;
 use crate::pipeline::Pipeline;
 use crate::progress::Progress;
 
@@ -39,12 +40,7 @@ impl Findings {
 
     /// Puts incidents in the order in which they are told.
     pub(crate) fn sort(&mut self) {
-        self.incidents.sort_by(|one, other| {
-            let key = |incident: &Incident| {
-                (incident.run.clone(), incident.attempt, incident.started_at, incident.id.clone())
-            };
-            key(one).cmp(&key(other))
-        });
+        incident_list::sort(&mut self.incidents);
     }
 }
 

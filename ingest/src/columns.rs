@@ -1,6 +1,6 @@
 //! Arrow arrays into the columns of a batch.
 
-use arrow::array::{AnyDictionaryArray, Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
+use arrow::array::{AnyDictionaryArray, Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit};
 use arrow::datatypes::{
@@ -8,9 +8,9 @@ use arrow::datatypes::{
     TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type,
     UInt64Type,
 };
-use trainwarden_telemetry::Column;
+use trainwarden_telemetry::{Column, Table};
 
-use crate::batch::{Data, NO_VALUE, TextColumn, canonical};
+use crate::batch::{Batch, Data, NO_VALUE, Places, TextColumn, canonical};
 use crate::cell::{Reason, integer_of_float, time_of, u32_of, u64_of};
 use crate::reject::reason;
 use crate::{NO_TIME, NO_U32, NO_U64};
@@ -23,8 +23,45 @@ pub(crate) struct Bad {
     pub(crate) reason: Reason,
 }
 
+/// The rows of a decoded batch, and at most one fault of each row that is not good, in the order of rows.
+///
+/// * `fields`: for each column of the table its name in `decoded`; where there is none, `constant` gives the column.
+pub(crate) fn batch_of(
+    table: Table,
+    decoded: &RecordBatch,
+    fields: &[Option<&str>],
+    constant: &dyn Fn(&Column) -> Data,
+) -> (Batch, Vec<Bad>) {
+    let rows = decoded.num_rows();
+    let mut bad: Vec<Bad> = Vec::new();
+    let mut columns = Vec::new();
+    for (column, field) in table.columns().iter().zip(fields) {
+        let data = match field.and_then(|name| decoded.column_by_name(name)) {
+            Some(array) => data_of(array, column, &mut bad),
+            None => constant(column),
+        };
+        if !column.is_optional {
+            let nulls = (0..rows).filter(|&row| data.is_null(row));
+            bad.extend(nulls.map(|row| Bad { row, column: column.name, reason: reason::MISSING }));
+        }
+        columns.push(data);
+    }
+    // The sort is stable: of several faults the first column's is told. A cell refused is null afterwards, and so
+    // told as missing a second time.
+    bad.sort_by_key(|bad| bad.row);
+    bad.dedup_by_key(|bad| bad.row);
+    (Batch { table, rows, columns, places: Places::Rows { first: 1, indices: None } }, bad)
+}
+
+/// Takes rows with a fault out, one fault a row and in the order of rows.
+pub(crate) fn drop_rows(batch: &mut Batch, bad: &[Bad]) {
+    let mut faults = bad.iter().map(|bad| bad.row).peekable();
+    let good = (0..batch.rows).filter(|&row| faults.next_if_eq(&row).is_none());
+    batch.keep(good.map(|row| u32::try_from(row).expect("a batch is small")).collect());
+}
+
 /// The column of an array whose type fits; cells that do not fit are null and in `bad`.
-pub(crate) fn data_of(array: &ArrayRef, column: &Column, bad: &mut Vec<Bad>) -> Data {
+fn data_of(array: &ArrayRef, column: &Column, bad: &mut Vec<Bad>) -> Data {
     let mut refuse = |row, reason| bad.push(Bad { row, column: column.name, reason });
     match Data::new(column.column_type) {
         Data::Text(_) => Data::Text(text(array, &mut refuse)),

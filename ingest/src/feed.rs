@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use trainwarden_telemetry::{Attempt, Communicators, Event, Placement, Rank, Role, Roster, RunId, Timestamp};
 
-use crate::intake::place_rank;
-use crate::limits::FEED_BUCKETS;
+use crate::limits::{DEADLINE_NS, FEED_BUCKETS};
+use crate::run_part::{RunPart, place_rank};
+use crate::run_rows::TimedEvent;
 use crate::{
     CollectiveOut, CollectiveRow, DigestOut, DigestRow, EventOut, IngestError, MemberOut, Membership, NO_TIME, NO_U32,
     NO_U64, NameId, Names, PlacementOut, Record, Row, RowSink, SampleOut, SampleRow,
@@ -26,16 +28,20 @@ pub struct LogPart {
 
 /// Puts the rows of one run in log order while they come.
 ///
-/// A row may be up to `slack` older than the newest one before it: what is younger than that is kept, and the rest can
-/// be released. So the rows of a feed are the log of the same rows in a folder, as long as none is late. The log time
-/// of a row without a time, and of one that is late, is what the log has come to.
+/// Log time is the rows' own, and a row may be up to `slack` older than the newest one before it: what is younger than
+/// that is kept, and the rest can be released. So the rows of a feed are the log of the same rows in a folder, as long
+/// as none is late. The log time of a row without a time, and of one that is late, is what the log has come to.
+/// Or log time is that of the log they stand in, told by [`Feed::arrive`]: then rows are in order as they come, and the
+/// first rows of an attempt wait until every rank that spoke is placed, at most for the deadline.
 ///
 /// Ranks and communicators of an attempt must come before the first release after its first row.
 ///
 /// Taking rows never fails.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Feed {
     slack_ns: i64,
+    /// Log time of what comes now, where it is not the rows' own.
+    arrival: Option<i64>,
     names: Names,
     texts_given: usize,
     placements: BTreeMap<u32, BTreeMap<Rank, Placement>>,
@@ -44,6 +50,8 @@ pub struct Feed {
     attempts: BTreeSet<u32>,
     told: BTreeSet<u32>,
     roster: Arc<Roster>,
+    /// Ranks that spoke in the attempts that wait, and since when each waits; only where log time is told.
+    speakers: BTreeMap<u32, (i64, BTreeSet<Rank>)>,
     /// Rows by their log time in buckets, each in the order of coming.
     waiting: BTreeMap<i64, Vec<Record>>,
     newest: i64,
@@ -60,6 +68,7 @@ impl Feed {
     pub fn new(slack_ns: i64) -> Self {
         Self {
             slack_ns: slack_ns.max(1),
+            arrival: None,
             names: Names::default(),
             texts_given: 0,
             placements: BTreeMap::new(),
@@ -67,11 +76,19 @@ impl Feed {
             attempts: BTreeSet::new(),
             told: BTreeSet::new(),
             roster: Arc::default(),
+            speakers: BTreeMap::new(),
             waiting: BTreeMap::new(),
             newest: i64::MIN,
             released: i64::MIN,
             late: 0,
         }
+    }
+
+    /// What comes from now on has this log time, whatever its rows say; it never descends.
+    pub fn arrive(&mut self, log_time: i64) {
+        let log_time = log_time.max(self.released);
+        self.arrival = Some(log_time);
+        self.newest = self.newest.max(log_time);
     }
 
     /// Rows that came when later ones had been released already.
@@ -80,13 +97,35 @@ impl Feed {
         self.late
     }
 
+    /// The texts that rows refer to.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Forgets every text that no waiting row refers to. Whoever keeps numbers of texts must forget them too.
+    pub fn forget_names(&mut self) {
+        let old = mem::take(&mut self.names);
+        for record in self.waiting.values_mut().flatten() {
+            for id in record.row.names_mut() {
+                *id = old.get(*id).map_or(NameId::NONE, |text| self.names.intern(text));
+            }
+        }
+        self.texts_given = 0;
+    }
+
     /// Everything that no row within the slack can come before any more.
     #[must_use]
     pub fn release(&mut self) -> LogPart {
-        let settled = self.newest.saturating_sub(self.slack_ns).div_euclid(self.bucket_ns());
+        let arrival = self.arrival;
+        let settled = match arrival {
+            Some(now) if self.is_held(now) => return LogPart::default(),
+            Some(_) => i64::MAX,
+            None => self.newest.saturating_sub(self.slack_ns).div_euclid(self.bucket_ns()),
+        };
         let later = self.waiting.split_off(&settled);
         let ready = mem::replace(&mut self.waiting, later);
-        if !ready.is_empty() {
+        if !ready.is_empty() && self.arrival.is_none() {
             self.released = settled.saturating_mul(self.bucket_ns());
         }
         self.part(ready)
@@ -94,15 +133,27 @@ impl Feed {
 
     /// Everything that is left: the stream is over.
     #[must_use]
-    pub fn finish(mut self) -> LogPart {
+    pub fn finish(&mut self) -> LogPart {
         let ready = mem::take(&mut self.waiting);
         self.part(ready)
+    }
+
+    /// True while the first rows of an attempt wait for its ranks.
+    fn is_held(&mut self, now: i64) -> bool {
+        let placements = &self.placements;
+        self.speakers.retain(|attempt, (since, ranks)| {
+            let placed = placements.get(attempt);
+            let is_complete = placed.is_some_and(|placed| ranks.iter().all(|rank| placed.contains_key(rank)));
+            !is_complete && now < since.saturating_add(DEADLINE_NS)
+        });
+        !self.speakers.is_empty()
     }
 
     fn part(&mut self, ready: BTreeMap<i64, Vec<Record>>) -> LogPart {
         let mut records = Vec::with_capacity(ready.values().map(Vec::len).sum());
         for mut bucket in ready.into_values() {
-            bucket.sort_by_cached_key(|record| record.log_time);
+            // Of equal log times the tables have the order that they have in a folder; rows of a table have none.
+            bucket.sort_by_cached_key(|record| (record.log_time, record.row.table_order()));
             records.append(&mut bucket);
         }
         let texts = self.names.since(self.texts_given).to_vec();
@@ -130,10 +181,12 @@ impl Feed {
         (self.slack_ns / FEED_BUCKETS).max(1)
     }
 
-    /// The place of a row in the log.
-    fn log_time<const N: usize>(&mut self, times: [Option<i64>; N]) -> i64 {
-        let told = times.into_iter().flatten().find(|time| *time != NO_TIME);
-        let time = told.unwrap_or(self.newest.max(0));
+    /// The place of a row in the log; `told` is its own time.
+    fn log_time(&mut self, told: i64) -> i64 {
+        if let Some(arrival) = self.arrival {
+            return arrival;
+        }
+        let time = if told == NO_TIME { self.newest.max(0) } else { told };
         self.newest = self.newest.max(time);
         self.late += u64::from(time < self.released);
         time.max(self.released)
@@ -141,7 +194,13 @@ impl Feed {
 
     fn push(&mut self, log_time: i64, attempt: u32, row: Row) {
         if self.attempts.last() != Some(&attempt) {
-            self.attempts.insert(attempt);
+            let is_new = self.attempts.insert(attempt);
+            if is_new && let Some(now) = self.arrival {
+                self.speakers.insert(attempt, (now, BTreeSet::new()));
+            }
+        }
+        if let Some((_, ranks)) = self.speakers.get_mut(&attempt) {
+            ranks.extend(row.rank().map(Rank));
         }
         self.waiting.entry(log_time.div_euclid(self.bucket_ns())).or_default().push(Record { log_time, row });
     }
@@ -151,25 +210,60 @@ impl Feed {
     }
 }
 
+impl RunPart for Feed {
+    fn names(&mut self) -> &mut Names {
+        &mut self.names
+    }
+
+    fn sample(&mut self, row: SampleRow) {
+        let log_time = self.log_time(row.log_time);
+        self.push(log_time, row.attempt, Row::Sample(SampleRow { log_time, ..row }));
+    }
+
+    fn collective(&mut self, row: CollectiveRow) {
+        let log_time = self.log_time(row.log_time);
+        self.push(log_time, row.attempt, Row::Collective(CollectiveRow { log_time, ..row }));
+    }
+
+    fn digest(&mut self, row: DigestRow) {
+        let log_time = self.log_time(row.log_time);
+        self.push(log_time, row.attempt, Row::Digest(DigestRow { log_time, ..row }));
+    }
+
+    fn event(&mut self, (log_time, event): TimedEvent) {
+        let log_time = self.log_time(log_time);
+        self.push(log_time, event.attempt.0, Row::Event(event));
+    }
+
+    fn placements(&mut self, attempt: u32) -> &mut BTreeMap<Rank, Placement> {
+        self.placements.entry(attempt).or_default()
+    }
+
+    fn communicators(&mut self, attempt: u32) -> &mut Communicators {
+        self.communicators.entry(attempt).or_default()
+    }
+}
+
 impl RowSink for Feed {
     fn sample(&mut self, row: &SampleOut<'_>) -> Result<(), IngestError> {
+        let time = row.time.unwrap_or(NO_TIME);
         let sample = SampleRow {
-            log_time: self.log_time([row.time]),
+            log_time: time,
             step: row.step.unwrap_or(NO_U64),
-            time: row.time.unwrap_or(NO_TIME),
+            time,
             value: row.value,
             attempt: row.attempt,
             rank: row.rank.unwrap_or(NO_U32),
             metric: self.name(Some(row.metric)),
             reserved: 0,
         };
-        self.push(sample.log_time, row.attempt, Row::Sample(sample));
+        RunPart::sample(self, sample);
         Ok(())
     }
 
     fn collective(&mut self, row: &CollectiveOut<'_>) -> Result<(), IngestError> {
         let collective = CollectiveRow {
-            log_time: self.log_time([row.end, row.start, row.enqueued]),
+            log_time: row.end.or(row.start).or(row.enqueued).unwrap_or(NO_TIME),
             seq: row.seq,
             bytes: row.bytes.unwrap_or(NO_U64),
             step: row.step.unwrap_or(NO_U64),
@@ -183,15 +277,16 @@ impl RowSink for Feed {
             op: self.name(Some(row.op)),
             signature: self.name(row.signature),
         };
-        self.push(collective.log_time, row.attempt, Row::Collective(collective));
+        RunPart::collective(self, collective);
         Ok(())
     }
 
     fn digest(&mut self, row: &DigestOut<'_>) -> Result<(), IngestError> {
+        let time = row.time.unwrap_or(NO_TIME);
         let digest = DigestRow {
-            log_time: self.log_time([row.time]),
+            log_time: time,
             step: row.step.unwrap_or(NO_U64),
-            time: row.time.unwrap_or(NO_TIME),
+            time,
             attempt: row.attempt,
             rank: row.rank.unwrap_or(NO_U32),
             kind: self.name(Some(row.kind)),
@@ -199,26 +294,24 @@ impl RowSink for Feed {
             digest: self.name(Some(row.digest)),
             group: self.name(row.group),
         };
-        self.push(digest.log_time, row.attempt, Row::Digest(digest));
+        RunPart::digest(self, digest);
         Ok(())
     }
 
     fn event(&mut self, row: &EventOut<'_>) -> Result<(), IngestError> {
-        let attempt = row.attempt.unwrap_or(0);
         let event = Arc::new(Event {
             time: Timestamp(row.time),
             source: row.source.to_owned(),
             kind: row.kind.to_owned(),
             actor: owned(row.actor),
             run: row.run.map(RunId::new),
-            attempt: Attempt(attempt),
+            attempt: Attempt(row.attempt.unwrap_or(0)),
             node: owned(row.node),
             rank: row.rank.map(Rank),
             subject: owned(row.subject),
             detail: owned(row.detail),
         });
-        let log_time = self.log_time([Some(row.time)]);
-        self.push(log_time, attempt, Row::Event(event));
+        RunPart::event(self, (row.time, event));
         Ok(())
     }
 
@@ -231,12 +324,12 @@ impl RowSink for Feed {
             role: Role { pp: row.pp, ep: row.ep, cp: row.cp, tp: row.tp },
         };
         // Of two different rows for one rank the smaller stays, as in a folder; a stream has nobody to tell it to.
-        let _ = place_rank(self.placements.entry(row.attempt).or_default(), Rank(row.rank), placement);
+        let _ = place_rank(self.placements(row.attempt), Rank(row.rank), placement);
         Ok(())
     }
 
     fn member(&mut self, row: &MemberOut<'_>) -> Result<(), IngestError> {
-        let members = &mut self.communicators.entry(row.attempt).or_default().members;
+        let members = &mut self.communicators(row.attempt).members;
         match members.get_mut(row.comm) {
             Some(ranks) => _ = ranks.insert(Rank(row.rank)),
             None => _ = members.insert(row.comm.to_owned(), [Rank(row.rank)].into()),
@@ -265,7 +358,7 @@ mod tests {
     fn feed_of(times: &[i64]) -> Feed {
         let mut feed = Feed::new(80);
         for time in times {
-            feed.sample(&sample(Some(*time), 0)).expect("a feed takes every row");
+            RowSink::sample(&mut feed, &sample(Some(*time), 0)).expect("a feed takes every row");
         }
         feed
     }
@@ -274,8 +367,8 @@ mod tests {
     fn rows_within_the_slack_come_out_in_the_order_of_their_times() {
         let mut feed = feed_of(&[100, 180, 120, 30]);
         assert_eq!(times(&feed.release()), [30], "100 is 80 younger than the newest: it may still be overtaken");
-        feed.sample(&sample(Some(101), 0)).expect("a feed takes every row");
-        feed.sample(&sample(Some(400), 0)).expect("a feed takes every row");
+        RowSink::sample(&mut feed, &sample(Some(101), 0)).expect("a feed takes every row");
+        RowSink::sample(&mut feed, &sample(Some(400), 0)).expect("a feed takes every row");
         assert_eq!(times(&feed.release()), [100, 101, 120, 180]);
         assert_eq!((feed.late(), times(&feed.finish())), (0, vec![400]));
     }
@@ -284,8 +377,8 @@ mod tests {
     fn a_late_row_and_one_without_a_time_stand_where_the_log_is() {
         let mut feed = feed_of(&[100, 400]);
         assert_eq!(times(&feed.release()), [100]);
-        feed.sample(&sample(Some(90), 0)).expect("a feed takes every row");
-        feed.sample(&sample(None, 0)).expect("a feed takes every row");
+        RowSink::sample(&mut feed, &sample(Some(90), 0)).expect("a feed takes every row");
+        RowSink::sample(&mut feed, &sample(None, 0)).expect("a feed takes every row");
         assert_eq!(feed.late(), 1);
         assert_eq!(times(&feed.finish()), [320, 400, 400]);
     }
@@ -314,7 +407,7 @@ mod tests {
         assert_eq!(texts, ["loss"]);
         assert_eq!(first.membership.rosters[&0].node(Rank(0)), Some("n0"));
         assert_eq!(first.membership.communicators[&0].members.len(), 1);
-        feed.sample(&SampleOut { attempt: 1, ..sample(Some(110), 1) }).expect("a feed takes every row");
+        RowSink::sample(&mut feed, &SampleOut { attempt: 1, ..sample(Some(110), 1) }).expect("a feed takes every row");
         let second = feed.finish();
         assert!(second.texts.is_empty() && !second.membership.rosters.contains_key(&0));
         assert_eq!(second.membership.rosters[&1], first.membership.rosters[&0]);

@@ -46,6 +46,23 @@ pub(crate) const CLOSED_ROWS_KEPT: usize = 64;
 pub(crate) const DENSE_RANKS_MAX: u32 = 1 << 20;
 /// Buckets that the slack of a feed is cut into: what a part holds back beyond the slack is at most one of them.
 pub(crate) const FEED_BUCKETS: i64 = 8;
+/// Bytes of a payload, before and after decompression: what a hundred thousand ranks say in a second, and no bomb.
+pub(crate) const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
+/// Rows of a payload: columns without a value cost no bytes on the wire, so bytes alone bound nothing.
+pub(crate) const PAYLOAD_ROWS_MAX: usize = 1 << 20;
+/// Batches up to this many rows travel as packed columns: an Arrow stream pays for its schema each time.
+pub(crate) const PACKED_ROWS_MAX: usize = 1 << 10;
+/// Frames of one sender and run that are remembered to tell a repeated one from a forged one: 64 Ki frames are a day
+/// of one a second, and 1 MiB.
+pub(crate) const FRAMES_REMEMBERED: usize = if cfg!(test) { 1 << 6 } else { 1 << 16 };
+/// Largest record of the embedded log: a payload that is not compressed, and its envelope.
+pub(crate) const RECORD_BYTES_MAX_IN_LOG: usize = (64 << 20) + (64 << 10);
+/// Bytes after which a segment of the embedded log is full: what is removed at once, and scanned at a restart.
+pub(crate) const SEGMENT_BYTES: u64 = 64 << 20;
+/// Records on their way into the embedded log: a sender that waits for its receipts has no more on the way.
+pub(crate) const APPENDS_WAITING_MAX: usize = 256;
+/// Bytes that are written between two syncs.
+pub(crate) const APPEND_BYTES_AT_ONCE: usize = 32 << 20;
 
 /// Records that a source on Kafka holds for a slow caller: enough to hide its pauses at a few kilobytes a record.
 #[cfg(feature = "kafka")]

@@ -12,11 +12,11 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
 use parquet::errors::ParquetError;
-use trainwarden_telemetry::ColumnType;
+use trainwarden_telemetry::{Column, ColumnType};
 
 use crate::batch::{Batch, Data, Places, Sink};
 use crate::cell::expected;
-use crate::columns::{Bad, data_of};
+use crate::columns::{Bad, batch_of, drop_rows};
 use crate::folder::TableSource;
 use crate::limits::BATCH_ROWS;
 use crate::reject::{cut, reason};
@@ -98,7 +98,7 @@ fn fields_of(source: &TableSource, schema: &SchemaRef, rejects: &mut Rejects) ->
 }
 
 /// True when values of this Arrow type may stand in a column of this type.
-fn fits(data_type: &DataType, column_type: ColumnType) -> bool {
+pub(crate) fn fits(data_type: &DataType, column_type: ColumnType) -> bool {
     use DataType::{Binary, BinaryView, Dictionary, LargeBinary, LargeUtf8, Null, Timestamp, Utf8, Utf8View};
     match data_type {
         Null => true,
@@ -160,35 +160,19 @@ impl GroupReader<'_> {
 
     /// The good rows of what was decoded; the others are counted.
     fn batch(&self, decoded: &RecordBatch, first: u64, rejects: &mut Rejects) -> Batch {
-        let rows = decoded.num_rows();
-        let mut bad: Vec<Bad> = Vec::new();
-        let mut columns = Vec::new();
-        for (index, column) in self.source.table.columns().iter().enumerate() {
-            let name = self.fields[index].map(|field| self.metadata.schema().field(field).name());
-            let array = name.and_then(|name| decoded.column_by_name(name));
-            let data = match array {
-                Some(array) => data_of(array, column, &mut bad),
-                None => constant(self.source, column.name, column.column_type, rows),
-            };
-            if !column.is_optional {
-                let nulls = (0..rows).filter(|&row| data.is_null(row));
-                bad.extend(nulls.map(|row| Bad { row, column: column.name, reason: reason::MISSING }));
-            }
-            columns.push(data);
-        }
-        let mut batch =
-            Batch { table: self.source.table, rows, columns, places: Places::Rows { first, indices: None } };
+        let schema = self.metadata.schema();
+        let fields: Vec<Option<&str>> =
+            self.fields.iter().map(|field| field.map(|field| schema.field(field).name().as_str())).collect();
+        let constant = |column: &Column| constant(self.source, column.name, column.column_type, decoded.num_rows());
+        let (mut batch, bad) = batch_of(self.source.table, decoded, &fields, &constant);
+        batch.places = Places::Rows { first, indices: None };
         if !bad.is_empty() {
             self.set_aside(&mut batch, bad, decoded, rejects);
         }
         batch
     }
 
-    fn set_aside(&self, batch: &mut Batch, mut bad: Vec<Bad>, decoded: &RecordBatch, rejects: &mut Rejects) {
-        // The sort is stable: of several faults the first column's is told. A cell refused is null afterwards, and so
-        // told as missing a second time.
-        bad.sort_by_key(|bad| bad.row);
-        bad.dedup_by_key(|bad| bad.row);
+    fn set_aside(&self, batch: &mut Batch, bad: Vec<Bad>, decoded: &RecordBatch, rejects: &mut Rejects) {
         for fault in &bad {
             let place = batch.place(fault.row);
             let cell = decoded.column_by_name(fault.column).map(|array| shown(array, fault.row)).unwrap_or_default();
@@ -200,9 +184,7 @@ impl GroupReader<'_> {
             let row = Some(describe(decoded, fault.row));
             rejects.add(&Reject { column: Some(fault.column), row, ..reject });
         }
-        let mut faults = bad.iter().map(|bad| bad.row).peekable();
-        let good = (0..batch.rows).filter(|&row| faults.next_if_eq(&row).is_none());
-        batch.keep(good.map(|row| u32::try_from(row).expect("a batch is small")).collect());
+        drop_rows(batch, &bad);
     }
 }
 
@@ -237,7 +219,7 @@ thread_local! {
 ///
 /// This is the one place where a panic is caught: the decoder indexes into bytes it has not checked. Its message is the
 /// reject's detail, so it is kept off stderr.
-fn guarded<T>(decode: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
+pub(crate) fn guarded<T>(decode: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {
         let usual = std::panic::take_hook();

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
+use serde::{Deserialize, Serialize};
 use trainwarden_telemetry::Event;
 
 /// A text held once in [`Names`]. Its number depends on the order of reading, so nothing may be ordered by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable, Serialize, Deserialize)]
+#[serde(transparent)]
 #[repr(transparent)]
 pub struct NameId(pub u32);
 
@@ -17,7 +19,8 @@ impl NameId {
 }
 
 /// The texts of one run (metrics, communicators, operations, digests), each held once.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<Arc<str>>", into = "Vec<Arc<str>>")]
 pub struct Names {
     texts: Vec<Arc<str>>,
     ids: HashMap<Arc<str>, u32>,
@@ -69,6 +72,20 @@ impl Names {
     }
 }
 
+impl From<Vec<Arc<str>>> for Names {
+    fn from(texts: Vec<Arc<str>>) -> Self {
+        let mut names = Self::default();
+        names.append(texts);
+        names
+    }
+}
+
+impl From<Names> for Vec<Arc<str>> {
+    fn from(names: Names) -> Self {
+        names.texts
+    }
+}
+
 /// Value that stands for "no rank" and "no u32" in a compact row.
 pub const NO_U32: u32 = u32::MAX;
 /// Value that stands for "no step" and "no u64" in a compact row.
@@ -77,7 +94,7 @@ pub const NO_U64: u64 = u64::MAX;
 pub const NO_TIME: i64 = i64::MIN;
 
 /// A row of `samples`. Absent numbers are [`NO_U32`], [`NO_U64`], [`NO_TIME`].
-#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable, Serialize, Deserialize)]
 #[repr(C)]
 pub struct SampleRow {
     /// Log time: see [`Record`].
@@ -99,7 +116,7 @@ pub struct SampleRow {
 }
 
 /// A row of `collectives`.
-#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable, Serialize, Deserialize)]
 #[repr(C)]
 pub struct CollectiveRow {
     /// Log time: see [`Record`].
@@ -131,7 +148,7 @@ pub struct CollectiveRow {
 }
 
 /// A row of `digests`.
-#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable, Serialize, Deserialize)]
 #[repr(C)]
 pub struct DigestRow {
     /// Log time: see [`Record`].
@@ -155,7 +172,7 @@ pub struct DigestRow {
 }
 
 /// One row of one table.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Row {
     /// Of `samples`.
     Sample(SampleRow),
@@ -167,12 +184,46 @@ pub enum Row {
     Event(Arc<Event>),
 }
 
+impl Row {
+    /// The rank it is of; `None` for the whole run.
+    #[must_use]
+    pub fn rank(&self) -> Option<u32> {
+        let rank = match self {
+            Self::Sample(row) => row.rank,
+            Self::Collective(row) => row.rank,
+            Self::Digest(row) => row.rank,
+            Self::Event(event) => event.rank.map_or(NO_U32, |rank| rank.0),
+        };
+        (rank != NO_U32).then_some(rank)
+    }
+
+    /// Which of the rows of equal log time comes first: events, then samples, digests and collectives.
+    pub(crate) fn table_order(&self) -> u8 {
+        match self {
+            Self::Event(_) => 0,
+            Self::Sample(_) => 1,
+            Self::Digest(_) => 2,
+            Self::Collective(_) => 3,
+        }
+    }
+
+    /// Every number of a text in it.
+    pub(crate) fn names_mut(&mut self) -> Vec<&mut NameId> {
+        match self {
+            Self::Sample(row) => vec![&mut row.metric],
+            Self::Collective(row) => vec![&mut row.comm, &mut row.op, &mut row.signature],
+            Self::Digest(row) => vec![&mut row.kind, &mut row.name, &mut row.digest, &mut row.group],
+            Self::Event(_) => Vec::new(),
+        }
+    }
+}
+
 /// One row with its place in the log of a run.
 ///
 /// Log time is the row's `received`, else its `time` (of a collective: its end, else start, else issue), else derived
 /// from its step: in a run with times, the latest time any row of the attempt up to that step carries; in a run
 /// without a single time, the step itself, counted on over attempts.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// Nanoseconds since the epoch, or steps in a run without times (see [`LogClock`]).
     pub log_time: i64,
@@ -206,7 +257,7 @@ impl Record {
 }
 
 /// What log time counts in a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogClock {
     /// Nanoseconds since the epoch.
     Nanoseconds,

@@ -267,8 +267,9 @@ struct ParquetBody {
     builders: Vec<Builder>,
 }
 
+/// One Arrow column while it is built.
 #[derive(Debug)]
-enum Builder {
+pub(crate) enum Builder {
     Text(StringBuilder),
     U32(UInt32Builder),
     U64(UInt64Builder),
@@ -277,7 +278,7 @@ enum Builder {
 }
 
 impl Builder {
-    fn new(column: &Column) -> Self {
+    pub(crate) fn new(column: &Column) -> Self {
         match column.column_type {
             ColumnType::Str => Self::Text(StringBuilder::new()),
             ColumnType::U32 => Self::U32(UInt32Builder::new()),
@@ -287,7 +288,7 @@ impl Builder {
         }
     }
 
-    fn push(&mut self, cell: Cell<'_>) {
+    pub(crate) fn push(&mut self, cell: Cell<'_>) {
         match (self, cell) {
             (Self::Text(builder), Cell::Text(text)) => builder.append_value(text),
             (Self::Text(builder), _) => builder.append_null(),
@@ -302,7 +303,7 @@ impl Builder {
         }
     }
 
-    fn finish(&mut self) -> ArrayRef {
+    pub(crate) fn finish(&mut self) -> ArrayRef {
         match self {
             Self::Text(builder) => ArrayBuilder::finish(builder),
             Self::U32(builder) => ArrayBuilder::finish(builder),

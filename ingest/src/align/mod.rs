@@ -189,6 +189,20 @@ impl Aligner {
         }
     }
 
+    /// Log time goes on without a record; appends what can be judged now to `ready`.
+    pub fn tick(&mut self, log_time: i64, ready: &mut Vec<Observation>) {
+        if self.now.is_some_and(|now| log_time > now) {
+            self.advance(log_time, ready);
+        }
+    }
+
+    /// Forgets what numbers of texts stand for: the next record comes with other [`Names`].
+    pub fn forget_names(&mut self) {
+        self.sample_cache.clear();
+        self.digest_cache.clear();
+        self.collective_cache.clear();
+    }
+
     /// The input ends: everything open is judged as of its deadline.
     pub fn finish(&mut self, ready: &mut Vec<Observation>) {
         self.advance(i64::MAX, ready);

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// How a Kafka cluster is reached, and what our topics are called there; the table `kafka` of the configuration.
 ///
 /// It holds no secret: a password stays in its file or variable until a client is made.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KafkaOptions {
     /// Brokers to ask first, as `host:port,host:port`.
@@ -39,7 +40,7 @@ pub struct KafkaOptions {
 }
 
 /// Names of our topics.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TopicNames {
     /// Frames of runs, keyed by run.
@@ -53,7 +54,7 @@ pub struct TopicNames {
 }
 
 /// Certificates, as PEM files. A client reads them when it is made: a changed file needs a new client.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsOptions {
     /// Authorities that may vouch for a broker; without it, those of the system.
@@ -65,7 +66,7 @@ pub struct TlsOptions {
 }
 
 /// A user name, and where its password is.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SaslOptions {
     /// How the password is shown to the broker.
@@ -81,7 +82,7 @@ pub struct SaslOptions {
 }
 
 /// How a password is shown to the broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum SaslMechanism {
     /// As it is: only with TLS.
     #[serde(rename = "PLAIN")]

@@ -1,0 +1,212 @@
+//! The other side of the port: frames to a running service, and its answers.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use trainwarden_ingest::{Published, Publisher, SourceError};
+use trainwarden_proto::v1::Frame;
+use trainwarden_proto::v1::incidents_client::IncidentsClient;
+use trainwarden_proto::v1::ingest_client::IngestClient;
+
+/// Frames sent and not yet answered.
+const FRAMES_ON_THE_WAY_MAX: usize = 64;
+/// How often a service that is not there is asked again, with a pause before each.
+const ATTEMPTS_MAX: u32 = 20;
+/// Pause before the service is asked again.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Largest message taken.
+const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// Connects to a service.
+///
+/// # Errors
+/// When the address is none, or nobody answers there.
+pub async fn connect(url: &str) -> Result<Channel> {
+    let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    let endpoint = Endpoint::from_shared(url.clone()).with_context(|| format!("`{url}` is no URL"))?;
+    let channel = endpoint.connect_timeout(Duration::from_secs(5)).connect().await;
+    channel.map_err(|error| {
+        SourceError::Unreachable { log: url, reason: format!("{:#}", anyhow::Error::from(error)) }.into()
+    })
+}
+
+/// A client of the incidents of a service.
+///
+/// # Errors
+/// See [`connect`].
+pub async fn incidents(url: &str) -> Result<IncidentsClient<Channel>> {
+    Ok(IncidentsClient::new(connect(url).await?).max_decoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+struct Waiting {
+    frame: Vec<u8>,
+    published: Published,
+}
+
+/// Publishes over gRPC; what has no receipt when a connection breaks is sent again.
+pub struct GrpcPublisher {
+    frames: Option<SyncSender<Waiting>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for GrpcPublisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GrpcPublisher")
+    }
+}
+
+impl GrpcPublisher {
+    /// Connects to a service.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn connect(url: &str) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.context("cannot start a thread")?;
+        let channel = runtime.block_on(connect(url))?;
+        let (frames, coming) = sync_channel(FRAMES_ON_THE_WAY_MAX);
+        let url = url.to_owned();
+        let thread = std::thread::Builder::new()
+            .name("send".to_owned())
+            .spawn(move || runtime.block_on(send_all(&url, channel, &coming)));
+        Ok(Self { frames: Some(frames), thread: Some(thread.context("cannot start a thread")?) })
+    }
+
+    fn send(&self, value: &[u8], published: Published) {
+        let frames = self.frames.as_ref().expect("it is taken only in drop");
+        if let Err(refused) = frames.send(Waiting { frame: value.to_vec(), published }) {
+            (refused.0.published)(Err(gone("the sending thread has ended")));
+        }
+    }
+}
+
+impl Publisher for GrpcPublisher {
+    fn publish(&self, _key: &str, value: &[u8], published: Published) {
+        self.send(value, published);
+    }
+
+    fn publish_to(&self, _partition: u32, value: &[u8], published: Published) {
+        self.send(value, published);
+    }
+
+    fn partitions(&self) -> u32 {
+        1
+    }
+}
+
+impl Drop for GrpcPublisher {
+    /// Waits until everything is answered.
+    fn drop(&mut self) {
+        self.frames = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there was told on stderr already.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn gone(reason: &str) -> SourceError {
+    SourceError::Unreachable { log: "service".to_owned(), reason: reason.to_owned() }
+}
+
+/// Frames that have no receipt yet, oldest first.
+type Unanswered = Arc<Mutex<VecDeque<Waiting>>>;
+
+async fn send_all(url: &str, first: Channel, coming: &Receiver<Waiting>) {
+    let unanswered = Unanswered::default();
+    let (mut channel, mut failures) = (Some(first), 0);
+    loop {
+        let reason = match channel.take() {
+            Some(channel) => match send_stream(channel, coming, &unanswered, &mut failures).await {
+                Ok(()) => return,
+                Err(error) => format!("{error:#}"),
+            },
+            None => "the service does not answer".to_owned(),
+        };
+        failures += 1;
+        if failures > ATTEMPTS_MAX {
+            return fail_all(coming, &unanswered, &reason);
+        }
+        tokio::time::sleep(RETRY_AFTER).await;
+        channel = connect(url).await.ok();
+    }
+}
+
+fn fail_all(coming: &Receiver<Waiting>, unanswered: &Unanswered, reason: &str) {
+    let waiting = std::mem::take(&mut *unanswered.lock().unwrap_or_else(PoisonError::into_inner));
+    for Waiting { published, .. } in waiting.into_iter().chain(coming.try_iter()) {
+        published(Err(gone(reason)));
+    }
+}
+
+/// Sends until nobody publishes any more and everything is answered.
+async fn send_stream(
+    channel: Channel,
+    coming: &Receiver<Waiting>,
+    unanswered: &Unanswered,
+    failures: &mut u32,
+) -> Result<()> {
+    let lock = || unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+    let (frames, stream) = mpsc::channel::<Frame>(FRAMES_ON_THE_WAY_MAX);
+    let mut client = IngestClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let again: Vec<Vec<u8>> = lock().iter().map(|waiting| waiting.frame.clone()).collect();
+    let answers = tokio::spawn(async move { client.send(ReceiverStream::new(stream)).await });
+    for frame in again {
+        frames.send(decoded(&frame)?).await.ok().context("the service closed the stream")?;
+    }
+    let mut receipts = answers.await.context("the sending task failed")??.into_inner();
+    let mut frames = Some(frames);
+    loop {
+        while lock().len() < FRAMES_ON_THE_WAY_MAX && frames.is_some() {
+            let next = match lock().is_empty() {
+                // Nothing is on the way, so there is nothing to wait for but the next frame.
+                true => tokio::task::block_in_place(|| coming.recv_timeout(Duration::from_secs(1))),
+                false => coming.try_recv().map_err(|error| match error {
+                    std::sync::mpsc::TryRecvError::Empty => RecvTimeoutError::Timeout,
+                    std::sync::mpsc::TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+                }),
+            };
+            match next {
+                Ok(waiting) => {
+                    let frame = decoded(&waiting.frame)?;
+                    lock().push_back(waiting);
+                    let sender = frames.as_ref().expect("checked above");
+                    sender.send(frame).await.ok().context("the service closed the stream")?;
+                }
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => frames = None,
+            }
+        }
+        if lock().is_empty() {
+            if frames.is_none() {
+                return Ok(());
+            }
+            continue;
+        }
+        let receipt = receipts.next().await.context("the service closed the stream")??;
+        if receipt.is_retryable {
+            bail!("{}", receipt.refused);
+        }
+        *failures = 0;
+        let Some(waiting) = lock().pop_front() else { continue };
+        (waiting.published)(match receipt.refused.is_empty() {
+            true => Ok((0, receipt.sequence)),
+            false => {
+                Err(SourceError::Refused { log: "service".to_owned(), act: "take a frame", reason: receipt.refused })
+            }
+        });
+    }
+}
+
+fn decoded(frame: &[u8]) -> Result<Frame> {
+    Frame::decode(frame).context("what a frame writer wrote is no frame")
+}

@@ -1,0 +1,254 @@
+//! The configuration of the service: a TOML file, the environment, the command line.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Names of the environment that override the file: `TRAINWARDEN_LISTEN`, `TRAINWARDEN_LOG__PARTITIONS`.
+const ENVIRONMENT_PREFIX: &str = "TRAINWARDEN_";
+/// Between the name of a section and a key.
+const SECTION_SEPARATOR: &str = "__";
+/// Names of the environment with our prefix that are not configuration: collectors write and read them.
+const NOT_CONFIGURATION: [&str; 4] =
+    ["TRAINWARDEN_ATTEMPT", "TRAINWARDEN_RUN", "TRAINWARDEN_RANK", "TRAINWARDEN_LOGGING"];
+
+/// What `serve` can be told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The folder of log, state and archive.
+    pub data: PathBuf,
+    /// Where HTTP and gRPC are answered.
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+    /// The embedded log.
+    pub log: LogConfig,
+    /// Apache Kafka in the place of the embedded log.
+    #[cfg(feature = "kafka")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<trainwarden_ingest::kafka::KafkaOptions>,
+    /// What is taken.
+    pub ingest: IngestConfig,
+}
+
+/// The embedded log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// Partitions of a new log; an old one keeps its own. Runs of one partition are judged one after the other.
+    pub partitions: u32,
+    /// Megabytes of judged telemetry that each partition keeps.
+    pub kept_mb: u64,
+}
+
+/// What is taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct IngestConfig {
+    /// Recorded telemetry, as `send` sends it, is judged by its own times. Without a word: where `listen` is loopback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<bool>,
+    /// Whose signatures count. With one key here, every frame needs a signature of a key here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<KeyConfig>,
+}
+
+/// A sender's public key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyConfig {
+    /// Whose.
+    pub sender: String,
+    /// Which of the sender's keys.
+    #[serde(default)]
+    pub epoch: u32,
+    /// Ed25519, 64 hexadecimal digits.
+    pub key: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("./trainwarden-data"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 7788)),
+            log: LogConfig::default(),
+            #[cfg(feature = "kafka")]
+            kafka: None,
+            ingest: IngestConfig::default(),
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { partitions: 4, kept_mb: 256 }
+    }
+}
+
+impl Config {
+    /// Reads a file, and what the environment overrides.
+    ///
+    /// * `file`: none = defaults.
+    /// * `environment`: names and values.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or a key or value is wrong; says which, where, and what is accepted.
+    pub fn read(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
+        let name = file.map_or_else(|| "the environment".to_owned(), |path| format!("`{}`", path.display()));
+        let text = match file {
+            Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?,
+            None => String::new(),
+        };
+        let mut table: toml::Table = text.parse().with_context(|| format!("{name} is no TOML"))?;
+        // The file alone first: then an error has its line.
+        if file.is_some() {
+            toml::from_str::<Self>(&text).map_err(|error| explain(&error)).with_context(|| format!("in {name}"))?;
+        }
+        for (variable, value) in environment {
+            if let Some(path) = variable.strip_prefix(ENVIRONMENT_PREFIX)
+                && !NOT_CONFIGURATION.contains(&variable.as_str())
+            {
+                override_key(&mut table, path, &value).with_context(|| format!("in `{variable}`"))?;
+            }
+        }
+        let config: Self = table.try_into().map_err(|error| explain(&error)).context("in the environment")?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// True where recorded telemetry is taken.
+    #[must_use]
+    pub fn takes_backfill(&self) -> bool {
+        self.ingest.backfill.unwrap_or(self.listen.ip().is_loopback())
+    }
+
+    /// Says what is wrong with values that the types let through.
+    ///
+    /// # Errors
+    /// Names the key, its value, and what is accepted.
+    pub fn check(&self) -> Result<()> {
+        if !self.listen.ip().is_loopback() {
+            bail!(
+                "`listen` is {}: only loopback is served, because answers are neither encrypted nor asked for a token \
+                 yet; put a proxy with TLS before it",
+                self.listen
+            );
+        }
+        if self.log.partitions == 0 || self.log.partitions > 1024 {
+            bail!("`log.partitions` is {}: accepted are 1 to 1024", self.log.partitions);
+        }
+        self.trusted_keys().map(|_| ())
+    }
+
+    /// The keys of `ingest.keys`.
+    ///
+    /// # Errors
+    /// When one is no key.
+    pub fn trusted_keys(&self) -> Result<trainwarden_ingest::wire::TrustedKeys> {
+        let mut keys = trainwarden_ingest::wire::TrustedKeys::default();
+        for KeyConfig { sender, epoch, key } in &self.ingest.keys {
+            let bytes = from_hex(key).with_context(|| format!("`ingest.keys` of `{sender}` is not hexadecimal"))?;
+            keys.trust(sender, *epoch, &bytes).map_err(|why| anyhow::anyhow!("`ingest.keys` of `{sender}`: {why}"))?;
+        }
+        Ok(keys)
+    }
+
+    /// The JSON Schema of the file.
+    #[must_use]
+    pub fn schema() -> String {
+        serde_json::to_string_pretty(&schemars::schema_for!(Self)).expect("a schema is JSON")
+    }
+}
+
+/// Bytes from hexadecimal digits.
+///
+/// # Errors
+/// When the text has another character or an odd length.
+pub fn from_hex(text: &str) -> Result<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
+        bail!("an even number of hexadecimal digits is needed");
+    }
+    let digits = (0..text.len()).step_by(2).map(|at| &text[at..at + 2]);
+    digits.map(|digits| u8::from_str_radix(digits, 16).context("not a hexadecimal digit")).collect()
+}
+
+/// Adds the nearest known name to an error that names an unknown one.
+fn explain(error: &toml::de::Error) -> anyhow::Error {
+    let text = error.to_string();
+    let quoted: Vec<&str> = error.message().split('`').skip(1).step_by(2).collect();
+    if error.message().starts_with("unknown field")
+        && let Some((unknown, known)) = quoted.split_first()
+        && let Some(nearest) = known.iter().min_by_key(|name| strsim::damerau_levenshtein(unknown, name))
+    {
+        return anyhow::anyhow!("{}\ndid you mean `{nearest}`?", text.trim_end());
+    }
+    anyhow::anyhow!("{}", text.trim_end())
+}
+
+/// Sets a key by its name in the environment; the value is TOML, or text where it is none.
+fn override_key(table: &mut toml::Table, path: &str, value: &str) -> Result<()> {
+    let path = path.to_lowercase();
+    let parts: Vec<&str> = path.split(SECTION_SEPARATOR).collect();
+    let (key, sections) = parts.split_last().context("the name is empty")?;
+    let mut section = table;
+    for name in sections {
+        let entry = section.entry((*name).to_owned()).or_insert_with(|| toml::Table::new().into());
+        section = entry.as_table_mut().with_context(|| format!("`{name}` is no section"))?;
+    }
+    let parsed = format!("value = {value}").parse::<toml::Table>().ok().and_then(|mut parsed| parsed.remove("value"));
+    section.insert((*key).to_owned(), parsed.unwrap_or_else(|| value.into()));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, environment: &[(&str, &str)]) -> Result<Config> {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("trainwarden.toml");
+        std::fs::write(&path, text).expect("written");
+        Config::read(Some(&path), environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default_and_the_environment_overrides_the_file() {
+        assert_eq!(read("", &[]).expect("good"), Config::default());
+        let environment =
+            [("TRAINWARDEN_LOG__PARTITIONS", "7"), ("TRAINWARDEN_DATA", "/tmp/tw"), ("TRAINWARDEN_ATTEMPT", "3")];
+        let config = read("[log]\npartitions = 2\nkept_mb = 9\n", &environment).expect("good");
+        assert_eq!((config.log.partitions, config.log.kept_mb), (7, 9));
+        assert_eq!(config.data, Path::new("/tmp/tw"));
+    }
+
+    #[test]
+    fn an_unknown_key_names_its_line_and_the_nearest_known_one() {
+        let error = format!("{:#}", read("[log]\npartition = 2\n", &[]).expect_err("unknown"));
+        assert!(error.contains("line 2") && error.contains("did you mean `partitions`?"), "{error}");
+        let error = format!("{:#}", read("", &[("TRAINWARDEN_LISTE", "x")]).expect_err("unknown"));
+        assert!(error.contains("did you mean `listen`?"), "{error}");
+    }
+
+    #[test]
+    fn wrong_values_say_what_is_accepted() {
+        for (text, expected) in [
+            ("[log]\npartitions = 0\n", "accepted are 1 to 1024"),
+            ("listen = \"0.0.0.0:7788\"\n", "only loopback"),
+            ("[[ingest.keys]]\nsender = \"n1\"\nkey = \"abc\"\n", "`n1` is not hexadecimal"),
+            ("[[ingest.keys]]\nsender = \"n1\"\nkey = \"abcd\"\n", "32 bytes"),
+        ] {
+            let error = format!("{:#}", read(text, &[]).expect_err("wrong"));
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_schema_in_the_repository_is_the_one_of_the_code() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/trainwarden.schema.json");
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(kept.trim_end(), Config::schema(), "run `trainwarden check --schema > {}`", path.display());
+    }
+}

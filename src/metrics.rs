@@ -1,0 +1,62 @@
+//! Every metric that the process exports, in the text form of Prometheus.
+
+use std::fmt::Write as _;
+
+use crate::serve::desk::{Desk, Health};
+
+/// Of the text form.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The inventory: name, type and meaning.
+pub const INVENTORY: [(&str, &str, &str); 8] = [
+    ("receive_up", "gauge", "1 while the log can be read"),
+    ("keep_up", "gauge", "1 while the state can be written"),
+    ("receive_records_total", "counter", "records taken from the log, by partition"),
+    ("receive_next_offset", "gauge", "the next offset, by partition"),
+    ("decode_records_rejected_total", "counter", "records set aside, by partition and reason"),
+    ("align_rows_late_total", "counter", "rows that came after their panel was judged, by partition"),
+    ("align_rows_repeated_total", "counter", "rows equal to one that was there, by partition"),
+    ("align_rows_conflicting_total", "counter", "rows unequal to one of the same key, by partition"),
+];
+
+/// The page that Prometheus reads.
+#[must_use]
+pub fn page(desk: &Desk) -> String {
+    let (log, store) = desk.health();
+    let is_up = |health: &Health| u64::from(*health == Health::Works).to_string();
+    let partitions = desk.partitions();
+    let mut page = String::new();
+    for (name, kind, meaning) in INVENTORY {
+        // Writing into memory does not fail.
+        let _ = writeln!(page, "# HELP trainwarden_{name} {meaning}\n# TYPE trainwarden_{name} {kind}");
+        match name {
+            "receive_up" => sample(&mut page, name, "", &is_up(&log)),
+            "keep_up" => sample(&mut page, name, "", &is_up(&store)),
+            _ => {}
+        }
+        for (partition, progress) in &partitions {
+            let labels = format!("{{partition=\"{partition}\"}}");
+            let value = match name {
+                "receive_records_total" => progress.records,
+                "receive_next_offset" => progress.next,
+                "align_rows_late_total" => progress.counts.late,
+                "align_rows_repeated_total" => progress.counts.repeated,
+                "align_rows_conflicting_total" => progress.counts.conflicting,
+                "decode_records_rejected_total" => {
+                    for (reason, count) in &progress.rejects {
+                        let labels = format!("{{partition=\"{partition}\",reason=\"{reason}\"}}");
+                        sample(&mut page, name, &labels, &count.to_string());
+                    }
+                    continue;
+                }
+                _ => continue,
+            };
+            sample(&mut page, name, &labels, &value.to_string());
+        }
+    }
+    page
+}
+
+fn sample(page: &mut String, name: &str, labels: &str, value: &str) {
+    let _ = writeln!(page, "trainwarden_{name}{labels} {value}");
+}

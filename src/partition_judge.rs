@@ -1,0 +1,210 @@
+//! Judges one partition of the log: its runs, what they told, and what could not be read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use trainwarden_ingest::wire::{FrameError, OpenedFrame, TrustedKeys};
+use trainwarden_ingest::{Counts, LogRecord};
+use trainwarden_proto::v1::Mark;
+use trainwarden_store::{Commit, PartitionState, RejectRow, RunSnapshot, ToldChange};
+use trainwarden_telemetry::{Change, RunId};
+
+use crate::run_judge::RunJudge;
+
+/// How much of a record that cannot be read is kept as evidence.
+const EVIDENCE_BYTES: usize = 512;
+/// How much of a text from the wire is repeated in a reject.
+const TEXT_BYTES_MAX: usize = 256;
+
+/// What is taken from the log.
+#[derive(Clone, Debug, Default)]
+pub struct Admission {
+    /// Whose signatures count.
+    pub keys: TrustedKeys,
+    /// Recorded telemetry, whose log time is its own, is judged.
+    pub takes_backfill: bool,
+}
+
+/// Judges one partition.
+///
+/// Pure: what it tells depends on its records in the order of offsets and on nothing else.
+pub struct PartitionJudge {
+    partition: u32,
+    next: u64,
+    runs: BTreeMap<RunId, RunJudge>,
+    /// Runs that changed since the last snapshot.
+    dirty: BTreeSet<RunId>,
+    changes: Vec<ToldChange>,
+    rejects: Vec<RejectRow>,
+    reject_counts: BTreeMap<&'static str, u64>,
+    records: u64,
+}
+
+impl PartitionJudge {
+    /// A judge that has seen nothing of a partition.
+    #[must_use]
+    pub fn new(partition: u32) -> Self {
+        Self {
+            partition,
+            next: 0,
+            runs: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            changes: Vec::new(),
+            rejects: Vec::new(),
+            reject_counts: BTreeMap::new(),
+            records: 0,
+        }
+    }
+
+    /// The judge whose commits gave this state.
+    ///
+    /// # Errors
+    /// When a snapshot is of another version or damaged.
+    pub fn restore(partition: u32, state: &PartitionState) -> Result<Self> {
+        let mut judge = Self { next: state.position, ..Self::new(partition) };
+        for RunSnapshot { run, bytes } in &state.runs {
+            let run = RunId::new(run);
+            let restored = RunJudge::restore(&run, bytes).with_context(|| format!("cannot go on with run `{run}`"))?;
+            judge.runs.insert(run, restored);
+        }
+        Ok(judge)
+    }
+
+    /// The next offset it wants.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// True when it knows a run whose silence the log's clock must show.
+    #[must_use]
+    pub fn has_live_run(&self) -> bool {
+        self.runs.values().any(RunJudge::is_live)
+    }
+
+    /// Takes the next record in; one that was taken before is passed over.
+    pub fn take(&mut self, record: &LogRecord, admission: &Admission) {
+        if record.offset < self.next {
+            return;
+        }
+        self.next = record.offset + 1;
+        self.records += 1;
+        if let Err(error) = self.open(record, admission) {
+            self.set_aside(record, &error);
+        }
+    }
+
+    /// Records that nobody can read were passed over.
+    pub fn skip(&mut self, first: u64, next: u64, reason: &str) {
+        self.next = self.next.max(next);
+        *self.reject_counts.entry("unreadable").or_default() += next.saturating_sub(first);
+        let json = json!({"reason": "unreadable", "detail": cut(reason), "next": next}).to_string();
+        self.rejects.push(RejectRow { offset: first, json });
+    }
+
+    /// What was told and set aside since it was asked before; nothing when there is nothing.
+    pub fn take_news(&mut self) -> Option<Commit> {
+        if self.changes.is_empty() && self.rejects.is_empty() {
+            return None;
+        }
+        let (changes, rejects) = (std::mem::take(&mut self.changes), std::mem::take(&mut self.rejects));
+        Some(Commit { partition: self.partition, changes, rejects, ..Commit::default() })
+    }
+
+    /// The news, with everything that changed since the last snapshot.
+    ///
+    /// # Errors
+    /// When a state does not serialise (a bug).
+    pub fn take_snapshot(&mut self) -> Result<Commit> {
+        let mut runs = Vec::new();
+        for run in std::mem::take(&mut self.dirty) {
+            let judge = self.runs.get_mut(&run).expect("a run that changed is known");
+            runs.push(RunSnapshot { run: run.0.to_string(), bytes: judge.snapshot()? });
+        }
+        let news = self.take_news().unwrap_or_default();
+        Ok(Commit { partition: self.partition, position: Some(self.next), runs, ..news })
+    }
+
+    /// Records taken, and those set aside by reason.
+    #[must_use]
+    pub fn counts(&self) -> (u64, &BTreeMap<&'static str, u64>) {
+        (self.records, &self.reject_counts)
+    }
+
+    /// What alignment counted over all runs.
+    #[must_use]
+    pub fn alignment(&self) -> Counts {
+        self.runs.values().fold(Counts::default(), |mut counts, run| {
+            counts += run.counts();
+            counts
+        })
+    }
+
+    fn open(&mut self, record: &LogRecord, admission: &Admission) -> Result<(), FrameError> {
+        let frame = OpenedFrame::open(&record.value, &admission.keys)?;
+        if frame.envelope.mark() == Mark::Tick {
+            self.tick(record);
+            return Ok(());
+        }
+        if frame.envelope.run.is_empty() {
+            return Err(FrameError::Undecodable { reason: "it is of no run".to_owned() });
+        }
+        if frame.envelope.backfill.is_some() && !admission.takes_backfill {
+            return Err(FrameError::Unsigned {
+                sender: frame.envelope.sender,
+                epoch: frame.envelope.key_epoch,
+                reason: "may not send recorded telemetry here: set `ingest.backfill`",
+            });
+        }
+        let run = RunId::new(&frame.envelope.run);
+        if !self.runs.contains_key(&run) {
+            self.runs.insert(run.clone(), RunJudge::new(&run, &frame)?);
+        }
+        let judge = self.runs.get_mut(&run).expect("inserted above");
+        let first = judge.told();
+        let changes = judge.take(&frame, (record.offset, record.append_time))?;
+        tell(&mut self.changes, &run, first, &changes);
+        self.dirty.insert(run);
+        Ok(())
+    }
+
+    fn tick(&mut self, record: &LogRecord) {
+        for (run, judge) in self.runs.iter_mut().filter(|(_, judge)| judge.is_live()) {
+            let first = judge.told();
+            tell(&mut self.changes, run, first, &judge.tick((record.offset, record.append_time)));
+            self.dirty.insert(run.clone());
+        }
+    }
+
+    fn set_aside(&mut self, record: &LogRecord, error: &FrameError) {
+        *self.reject_counts.entry(error.reason()).or_default() += 1;
+        let head = &record.value[..record.value.len().min(EVIDENCE_BYTES)];
+        let evidence = json!({
+            "reason": error.reason(),
+            "detail": cut(&error.to_string()),
+            "append_time": record.append_time,
+            "bytes": record.value.len(),
+            "blake3": blake3::hash(&record.value).to_hex().as_str(),
+            "head": head.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+        });
+        self.rejects.push(RejectRow { offset: record.offset, json: evidence.to_string() });
+    }
+}
+
+fn tell(told: &mut Vec<ToldChange>, run: &RunId, first: u64, changes: &[Change]) {
+    for (number, change) in (first..).zip(changes) {
+        let in_memory = "an incident serialises: it is plain data";
+        told.push(ToldChange {
+            run: run.0.to_string(),
+            number,
+            incident_id: change.incident.id.0.clone(),
+            json: Some(serde_json::to_string(change).expect(in_memory)),
+            incident_json: serde_json::to_string(&change.incident).expect(in_memory),
+        });
+    }
+}
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
+}

@@ -1,0 +1,258 @@
+//! Judges one run from the frames of its log: what `serve` keeps of a run, and writes down.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use trainwarden_detect::Budget;
+use trainwarden_ingest::wire::{FrameError, OpenedFrame, Seen, Sight};
+use trainwarden_ingest::{Counts, Feed, LogClock, LogPart, Membership};
+use trainwarden_proto::v1::Mark;
+use trainwarden_telemetry::{Change, RunId};
+
+use crate::pipeline::Pipeline;
+
+/// How much later than younger rows a row of recorded telemetry may come, in nanoseconds of log time.
+pub const LATENESS_NS: i64 = 2_000_000_000;
+/// ... and in steps, where a run has no times.
+pub const LATENESS_STEPS: i64 = 8;
+/// Texts after which numbers are given anew: each digest is a text of its own, and a run lasts for months.
+const NAMES_MAX: usize = 1 << 16;
+/// Version of a snapshot. Another one is not read: the log is judged again from its oldest record.
+const SNAPSHOT_VERSION: u8 = 1;
+
+/// What was counted of the frames of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrameCounts {
+    /// Taken.
+    pub frames: u64,
+    /// The same frame was there already.
+    pub repeated: u64,
+    /// Other rows under a sequence that was there already.
+    pub contradicting: u64,
+    /// Rows with an empty required cell, or one that does not fit its column.
+    pub rows_set_aside: u64,
+}
+
+/// Judges one run.
+pub struct RunJudge {
+    run: RunId,
+    log: RunLogState,
+    /// Nothing where the input has ended: then `log.before_end` has it.
+    judging: Option<Judging>,
+}
+
+/// What is known of the log of the run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct RunLogState {
+    /// What log time counts, where rows carry their own.
+    backfill: Option<LogClock>,
+    /// The next offset that is not known: a worker that takes over may know some runs further than others.
+    next: u64,
+    senders: BTreeMap<String, Seen>,
+    /// The sequence of each sender's last frame, where it said so.
+    ends: BTreeMap<String, u64>,
+    counts: FrameCounts,
+    /// How many changes were told.
+    told: u64,
+    /// Everything before the end was judged, should the input go on after all.
+    before_end: Option<Vec<u8>>,
+}
+
+struct Judging {
+    feed: Feed,
+    pipeline: Pipeline,
+}
+
+/// The form of a snapshot.
+#[derive(Serialize, Deserialize)]
+struct Snapshot {
+    log: RunLogState,
+    judging: Option<Vec<u8>>,
+}
+
+impl RunJudge {
+    /// A judge of a run of which the first frame has come.
+    ///
+    /// # Errors
+    /// [`FrameError`] when the frame does not say what its log time counts.
+    pub fn new(run: &RunId, first: &OpenedFrame) -> Result<Self, FrameError> {
+        let backfill = first.backfill()?;
+        let judging = Some(Judging::new(run, backfill));
+        Ok(Self { run: run.clone(), log: RunLogState { backfill, ..RunLogState::default() }, judging })
+    }
+
+    /// Takes a frame of the run in; gives what changed by it. One that was taken before changes nothing.
+    ///
+    /// * `place`: offset and append time of its record.
+    ///
+    /// # Errors
+    /// [`FrameError`]: the frame is to be set aside, and nothing of it was taken.
+    pub fn take(&mut self, frame: &OpenedFrame, place: (u64, i64)) -> Result<Vec<Change>, FrameError> {
+        let (offset, append_time) = place;
+        if offset < self.log.next {
+            return Ok(Vec::new());
+        }
+        let table = frame.table()?;
+        let batches = frame.batches()?;
+        let envelope = &frame.envelope;
+        self.log.next = offset + 1;
+        let sight = self.log.senders.entry(envelope.sender.clone()).or_default().note(envelope.sequence, frame.hash);
+        let is_recorded = self.log.backfill.is_some();
+        if sight == Sight::Repeated || (sight == Sight::Forgotten && is_recorded) {
+            self.log.counts.repeated += 1;
+            return Ok(Vec::new());
+        }
+        self.log.counts.contradicting += u64::from(sight == Sight::Contradicting);
+        self.log.counts.frames += 1;
+        self.resume();
+        let judging = self.judging.as_mut().expect("resumed above");
+        if !is_recorded {
+            judging.feed.arrive(append_time);
+        }
+        if let Some(table) = table {
+            self.log.counts.rows_set_aside += judging.feed.take(table, &self.run.0, &batches);
+        }
+        if envelope.mark() == Mark::End {
+            self.log.ends.insert(envelope.sender.clone(), envelope.sequence);
+        }
+        let mut changes = judging.release();
+        if self.log.is_over() {
+            changes.extend(self.end());
+        }
+        self.log.told += changes.len() as u64;
+        Ok(changes)
+    }
+
+    /// The log's own time goes on; it is that of live runs only.
+    pub fn tick(&mut self, (offset, append_time): (u64, i64)) -> Vec<Change> {
+        if offset < self.log.next {
+            return Vec::new();
+        }
+        self.log.next = offset + 1;
+        let (None, Some(judging)) = (self.log.backfill, &mut self.judging) else { return Vec::new() };
+        judging.feed.arrive(append_time);
+        let mut changes = judging.release();
+        changes.extend(judging.pipeline.tick(append_time));
+        self.log.told += changes.len() as u64;
+        changes
+    }
+
+    /// True for a run whose rows are judged as they are appended.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.log.backfill.is_none()
+    }
+
+    /// How many changes were told so far.
+    #[must_use]
+    pub fn told(&self) -> u64 {
+        self.log.told
+    }
+
+    /// What was counted of its frames.
+    #[must_use]
+    pub fn frame_counts(&self) -> FrameCounts {
+        self.log.counts
+    }
+
+    /// What alignment counted; nothing once the input has ended.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.judging.as_ref().map(|judging| judging.pipeline.counts()).unwrap_or_default()
+    }
+
+    /// Everything the judge knows.
+    ///
+    /// # Errors
+    /// When a state does not serialise (a bug).
+    pub fn snapshot(&mut self) -> Result<Vec<u8>> {
+        let judging = self.judging.as_mut().map(Judging::snapshot).transpose()?;
+        let mut bytes = vec![SNAPSHOT_VERSION];
+        rmp_serde::encode::write(&mut bytes, &Snapshot { log: self.log.clone(), judging })
+            .context("the state of a run does not serialise")?;
+        Ok(bytes)
+    }
+
+    /// The judge a snapshot was taken of.
+    ///
+    /// # Errors
+    /// When the bytes are no snapshot of this version.
+    pub fn restore(run: &RunId, snapshot: &[u8]) -> Result<Self> {
+        let (version, bytes) = snapshot.split_first().context("the snapshot of a run is empty")?;
+        anyhow::ensure!(
+            *version == SNAPSHOT_VERSION,
+            "the snapshot of run `{run}` is of version {version}, and this program reads {SNAPSHOT_VERSION}"
+        );
+        let Snapshot { log, judging } = rmp_serde::from_slice(bytes).context("the snapshot of a run is damaged")?;
+        let judging = judging.map(|bytes| Judging::restore(&bytes)).transpose()?;
+        Ok(Self { run: run.clone(), log, judging })
+    }
+
+    /// Judges what is left, and keeps what was known before in case the input goes on.
+    fn end(&mut self) -> Vec<Change> {
+        let Some(mut judging) = self.judging.take() else { return Vec::new() };
+        // What serialised a moment ago in every commit does so now.
+        self.log.before_end = Some(judging.snapshot().expect("the state of a run serialises"));
+        let rest = judging.feed.finish();
+        let mut changes = push_part(&mut judging.pipeline, rest, judging.feed.names());
+        changes.extend(judging.pipeline.finish());
+        changes
+    }
+
+    /// An input that goes on after its end is judged as if the end had not been.
+    fn resume(&mut self) {
+        if let Some(bytes) = self.log.before_end.take() {
+            self.judging = Some(Judging::restore(&bytes).expect("what was taken in this process restores"));
+            self.log.ends.clear();
+        }
+    }
+}
+
+impl RunLogState {
+    /// True when every sender has said that it ends, and every frame before was taken.
+    fn is_over(&self) -> bool {
+        let is_over = |(sender, seen): (&String, &Seen)| {
+            self.ends.get(sender).is_some_and(|last| seen.is_complete_before(last + 1))
+        };
+        !self.senders.is_empty() && self.senders.iter().all(is_over)
+    }
+}
+
+impl Judging {
+    fn new(run: &RunId, backfill: Option<LogClock>) -> Self {
+        let clock = backfill.unwrap_or(LogClock::Nanoseconds);
+        let slack = match clock {
+            LogClock::Nanoseconds => LATENESS_NS,
+            LogClock::Steps => LATENESS_STEPS,
+        };
+        let pipeline = Pipeline::new(run, clock, Membership::default(), Budget::default());
+        Self { feed: Feed::new(slack), pipeline }
+    }
+
+    fn release(&mut self) -> Vec<Change> {
+        let part = self.feed.release();
+        let changes = push_part(&mut self.pipeline, part, self.feed.names());
+        if self.feed.names().len() > NAMES_MAX {
+            self.feed.forget_names();
+            self.pipeline.forget_names();
+        }
+        changes
+    }
+
+    fn snapshot(&mut self) -> Result<Vec<u8>> {
+        let state = (&self.feed, self.pipeline.snapshot()?);
+        rmp_serde::to_vec(&state).context("the state of a run does not serialise")
+    }
+
+    fn restore(bytes: &[u8]) -> Result<Self> {
+        let (feed, pipeline): (Feed, Vec<u8>) =
+            rmp_serde::from_slice(bytes).context("the snapshot of a run is damaged")?;
+        Ok(Self { feed, pipeline: Pipeline::restore(&pipeline)? })
+    }
+}
+
+fn push_part(pipeline: &mut Pipeline, part: LogPart, names: &trainwarden_ingest::Names) -> Vec<Change> {
+    pipeline.tell(part.membership);
+    part.records.iter().flat_map(|record| pipeline.push(record, names)).collect()
+}

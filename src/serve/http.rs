@@ -1,0 +1,110 @@
+//! The one port: gRPC, health and metrics.
+
+use std::fmt::Write as _;
+use std::future::Future;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tonic::service::Routes;
+use trainwarden_ingest::Publisher;
+use trainwarden_proto::v1::DESCRIPTORS;
+use trainwarden_proto::v1::incidents_server::IncidentsServer;
+use trainwarden_proto::v1::ingest_server::IngestServer;
+use trainwarden_store::StateStore;
+
+use super::desk::{Desk, Health};
+use super::incidents_service::IncidentsService;
+use super::ingest_service::IngestService;
+use crate::metrics;
+use crate::partition_judge::Admission;
+
+/// Largest message: a frame with the largest payload.
+const MESSAGE_BYTES_MAX: usize = 65 << 20;
+
+/// What the port answers from.
+pub(super) struct Front {
+    pub(super) desk: Arc<Desk>,
+    pub(super) store: Arc<StateStore>,
+    pub(super) publisher: Arc<dyn Publisher>,
+    pub(super) admission: Arc<Admission>,
+}
+
+/// Answers until `stopping` is done.
+pub(super) async fn answer(
+    listener: TcpListener,
+    front: Front,
+    stopping: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    let router = router(front).await?;
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let server = axum::serve(listener, router).with_graceful_shutdown(async {
+        // A dropped sender is as good as a word.
+        let _ = stopped.await;
+    });
+    let server = tokio::spawn(server.into_future());
+    stopping.await;
+    let _ = stop.send(());
+    // Streams that are watched never end by themselves: what is in hand gets a moment.
+    match tokio::time::timeout(std::time::Duration::from_millis(500), server).await {
+        Ok(ended) => ended.context("the port's task failed")?.context("the port failed"),
+        Err(_) => Ok(()),
+    }
+}
+
+async fn router(front: Front) -> Result<Router> {
+    let Front { desk, store, publisher, admission } = front;
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let ingest = IngestService::new(Arc::clone(&publisher), admission);
+    let incidents = IncidentsService::new(store, Arc::clone(&desk), publisher);
+    health.set_serving::<IngestServer<IngestService>>().await;
+    health.set_serving::<IncidentsServer<IncidentsService>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .build_v1()
+        .context("the contract cannot be reflected")?;
+    let ingest = IngestServer::new(ingest)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let grpc = Routes::new(ingest)
+        .add_service(IncidentsServer::new(incidents))
+        .add_service(health_service)
+        .add_service(reflection);
+    let plain = Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics_page))
+        .with_state(desk);
+    Ok(grpc.into_axum_router().merge(plain))
+}
+
+/// 200 when log and store work, else 503; `?verbose` says what each is.
+async fn readyz(State(desk): State<Arc<Desk>>, RawQuery(query): RawQuery) -> Response {
+    let (log, store) = desk.health();
+    let is_ready = log == Health::Works && !matches!(store, Health::Failed(_));
+    let mut text = String::new();
+    if query.as_deref().is_some_and(|query| query.split('&').any(|part| part.starts_with("verbose"))) {
+        for (name, health) in [("log", log), ("state", store)] {
+            let line = match health {
+                Health::Works => format!("[+] {name} ok"),
+                Health::Starting => format!("[ ] {name} starting"),
+                Health::Failed(why) => format!("[-] {name} failed: {why}"),
+            };
+            // Writing into memory does not fail.
+            let _ = writeln!(text, "{line}");
+        }
+    }
+    let (code, word) =
+        if is_ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
+    (code, format!("{text}{word}\n")).into_response()
+}
+
+async fn metrics_page(State(desk): State<Arc<Desk>>) -> Response {
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::page(&desk)).into_response()
+}

@@ -1,0 +1,194 @@
+//! `serve`: the pipeline as a service. The log is read by one thread that judges; everything else answers.
+
+pub mod desk;
+#[cfg(feature = "kafka")]
+mod handover;
+mod http;
+mod incidents_service;
+mod ingest_service;
+mod worker;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tracing::info;
+use trainwarden_ingest::{EmbeddedLog, EmbeddedOptions, Publisher, Source};
+use trainwarden_store::StateStore;
+
+use self::desk::Desk;
+use self::worker::{Worker, WorkerParts};
+use crate::config::Config;
+use crate::partition_judge::Admission;
+
+/// The state inside a data folder.
+pub const STATE_FILE: &str = "state.redb";
+/// Where a running service of a data folder answers.
+const ADDRESS_FILE: &str = "serve.json";
+
+/// What `serve.json` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// Where it answers.
+    pub address: SocketAddr,
+    /// Its process.
+    pub pid: u32,
+}
+
+impl Running {
+    /// What the data folder says of a running service; it may have died since.
+    #[must_use]
+    pub fn find(data: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(data.join(ADDRESS_FILE)).ok()?).ok()
+    }
+
+    fn write(&self, data: &Path) -> Result<()> {
+        let (path, partial) = (data.join(ADDRESS_FILE), data.join(".serve.json.partial"));
+        let text = serde_json::to_vec(self).context("an address serialises")?;
+        fs::write(&partial, text).and_then(|()| fs::rename(&partial, &path)).context("cannot write `serve.json`")
+    }
+}
+
+/// What the service works with.
+struct Parts {
+    source: Box<dyn Source>,
+    publisher: Arc<dyn Publisher>,
+    store: Arc<StateStore>,
+    admission: Admission,
+    #[cfg(feature = "kafka")]
+    handover: Option<handover::Handover>,
+}
+
+/// Serves until it is told to stop.
+///
+/// # Errors
+/// When log, state or address cannot be opened, or the log refuses to be read.
+pub fn serve(config: &Config) -> Result<()> {
+    fs::create_dir_all(&config.data).with_context(|| format!("cannot create `{}`", config.data.display()))?;
+    let parts = open(config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.context("cannot start the threads of the service")?;
+    let result = runtime.block_on(run(config, parts));
+    // Whoever still watches is not waited for.
+    runtime.shutdown_background();
+    // Not there any more is as good as removed.
+    let _ = fs::remove_file(config.data.join(ADDRESS_FILE));
+    result
+}
+
+fn open(config: &Config) -> Result<Parts> {
+    let admission = Admission { keys: config.trusted_keys()?, takes_backfill: config.takes_backfill() };
+    let state: PathBuf = config.data.join(STATE_FILE);
+    let store = Arc::new(StateStore::open(&state)?);
+    #[cfg(feature = "kafka")]
+    if let Some(options) = &config.kafka {
+        return open_kafka(options, store, admission);
+    }
+    let kept_bytes = config.log.kept_mb << 20;
+    let options = EmbeddedOptions { partitions: config.log.partitions, kept_bytes, ..EmbeddedOptions::default() };
+    let log = Arc::new(EmbeddedLog::open(&config.data.join("log"), options, Arc::new(desk::now_ns))?);
+    let source = Box::new(log.source());
+    Ok(Parts {
+        source,
+        publisher: log,
+        store,
+        admission,
+        #[cfg(feature = "kafka")]
+        handover: None,
+    })
+}
+
+#[cfg(feature = "kafka")]
+fn open_kafka(
+    options: &trainwarden_ingest::kafka::KafkaOptions,
+    store: Arc<StateStore>,
+    admission: Admission,
+) -> Result<Parts> {
+    use trainwarden_ingest::kafka::{KafkaPublisher, KafkaSource, create_topics};
+    let topics = create_topics(options)?;
+    info!(brokers = options.brokers, partitions = topics.partitions, created = topics.created, "the log is Kafka");
+    let publisher = Arc::new(KafkaPublisher::open(options)?);
+    let handover = Some(handover::Handover::open(options)?);
+    Ok(Parts { source: Box::new(KafkaSource::open(options)?), publisher, store, admission, handover })
+}
+
+async fn run(config: &Config, parts: Parts) -> Result<()> {
+    let Parts { source, publisher, store, admission, .. } = parts;
+    let listener = TcpListener::bind(config.listen).await;
+    let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
+    let address = listener.local_addr().context("the address cannot be told")?;
+    let (desk, stop) = (Arc::new(Desk::default()), Arc::new(AtomicBool::new(false)));
+    let front = http::Front {
+        desk: Arc::clone(&desk),
+        store: Arc::clone(&store),
+        publisher: Arc::clone(&publisher),
+        admission: Arc::new(admission.clone()),
+    };
+    #[cfg(feature = "kafka")]
+    let follower = parts.handover.as_ref().map(handover::Handover::follow).transpose()?.map(|follower| {
+        let (store, desk, stop) = (Arc::clone(&store), Arc::clone(&desk), Arc::clone(&stop));
+        std::thread::spawn(move || handover::follow_incidents(follower, &store, &desk, &stop))
+    });
+    let worker = Worker::new(WorkerParts {
+        source,
+        publisher,
+        store,
+        desk,
+        admission,
+        stop: Arc::clone(&stop),
+        #[cfg(feature = "kafka")]
+        handover: parts.handover,
+    });
+    let (ended, worker_ended) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("judge".to_owned()).spawn(move || {
+        let result = worker.run();
+        // The service may be stopping already.
+        let _ = ended.send(());
+        result
+    });
+    let thread = thread.context("cannot start the judging thread")?;
+    Running { address, pid: std::process::id() }.write(&config.data)?;
+    info!(%address, data = %config.data.display(), "serving");
+    let stopping = async {
+        tokio::select! {
+            () = stop_signal() => {}
+            _ = worker_ended => {}
+        }
+    };
+    let served = http::answer(listener, front, stopping).await;
+    info!("stopping");
+    stop.store(true, Ordering::Relaxed);
+    let judged = tokio::task::block_in_place(|| thread.join());
+    #[cfg(feature = "kafka")]
+    if let Some(follower) = follower {
+        // A panic there was told on stderr already.
+        let _ = tokio::task::block_in_place(|| follower.join());
+    }
+    served?;
+    judged.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Waits for Ctrl-C, or for the signal that service managers send.
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// Writes what the service does to standard error, as JSON where that is no terminal; `RUST_LOG` chooses what.
+pub fn start_logging() {
+    use std::io::IsTerminal as _;
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second call in one process keeps the first.
+    let _ = if std::io::stderr().is_terminal() { builder.try_init() } else { builder.json().try_init() };
+}

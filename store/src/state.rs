@@ -1,0 +1,300 @@
+//! The state store: everything that must change together, in one file with transactions.
+//!
+//! One transaction holds what judges know of their runs, up to which record of the log they know it, the incidents, and
+//! the records that were set aside. So after a crash at any moment the log is read on from a place that fits the rest.
+
+use std::path::{Path, PathBuf};
+
+use redb::{Database, ReadOnlyDatabase, ReadableDatabase, ReadableTable, TableDefinition};
+
+use crate::StoreError;
+
+/// Version of what is written here. A new one comes with a step in `prepare` that upgrades the one before.
+const VERSION: u64 = 1;
+/// Speed matters more than the last percent: snapshots are written every few seconds.
+const ZSTD_LEVEL: i32 = 1;
+/// No snapshot is larger; a length beyond it is damage.
+const SNAPSHOT_BYTES_MAX: usize = 4 << 30;
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// Partition → the next record that the snapshots do not know.
+const POSITIONS: TableDefinition<'_, u32, u64> = TableDefinition::new("positions");
+/// Partition and run → what its judge knows, compressed.
+const RUNS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("runs");
+/// Id → the number of its newest change, and the incident after it as JSON.
+const INCIDENTS: TableDefinition<'_, &str, (u64, &str)> = TableDefinition::new("incidents");
+/// Run and number → a change as JSON.
+const CHANGES: TableDefinition<'_, (&str, u64), &str> = TableDefinition::new("changes");
+/// Partition and offset → a record that was set aside, as JSON.
+const REJECTS: TableDefinition<'_, (u32, u64), &str> = TableDefinition::new("rejects");
+
+/// What a judge knows of one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunSnapshot {
+    /// The run.
+    pub run: String,
+    /// The judge's own form.
+    pub bytes: Vec<u8>,
+}
+
+/// One change of one incident.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToldChange {
+    /// The run.
+    pub run: String,
+    /// Counts the changes of the run, from 0: the same change has the same number whenever it is worked out again.
+    pub number: u64,
+    /// The incident it is of.
+    pub incident_id: String,
+    /// The change as JSON; `None` where another worker has it.
+    pub json: Option<String>,
+    /// The incident after it, as JSON.
+    pub incident_json: String,
+}
+
+/// A record that was set aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RejectRow {
+    /// Its place.
+    pub offset: u64,
+    /// Why, and how it begins, as JSON.
+    pub json: String,
+}
+
+/// What changes together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Commit {
+    /// Of which partition.
+    pub partition: u32,
+    /// The next record that the snapshots do not know; `None` = no snapshot is in this commit.
+    pub position: Option<u64>,
+    /// Runs that changed since the last position.
+    pub runs: Vec<RunSnapshot>,
+    /// Changes since the last commit.
+    pub changes: Vec<ToldChange>,
+    /// Records set aside since the last commit.
+    pub rejects: Vec<RejectRow>,
+}
+
+/// What is known of a partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionState {
+    /// The next record to read.
+    pub position: u64,
+    /// What its judges know.
+    pub runs: Vec<RunSnapshot>,
+}
+
+enum Handle {
+    Open(Database),
+    AtRest(ReadOnlyDatabase),
+}
+
+/// The state of one data folder.
+pub struct StateStore {
+    path: PathBuf,
+    handle: Handle,
+}
+
+impl std::fmt::Debug for StateStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateStore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl StateStore {
+    /// Opens a state for reading and writing; a new one is made where there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`], [`StoreError::Newer`], [`StoreError::State`]
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let database = Database::create(path).map_err(|error| refused("open", path, error))?;
+        let store = Self { path: path.to_owned(), handle: Handle::Open(database) };
+        store.prepare()?;
+        Ok(store)
+    }
+
+    /// Opens a state that nobody uses, for reading.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], [`StoreError::InUse`], [`StoreError::Newer`], [`StoreError::State`]
+    pub fn open_at_rest(path: &Path) -> Result<Self, StoreError> {
+        if !path.exists() {
+            return Err(StoreError::Missing { path: path.to_owned() });
+        }
+        let database = ReadOnlyDatabase::open(path).map_err(|error| refused("open", path, error))?;
+        let store = Self { path: path.to_owned(), handle: Handle::AtRest(database) };
+        let transaction = store.reading()?;
+        let meta = transaction.open_table(META).map_err(|error| store.failed("read", error))?;
+        let version = meta.get("version").map_err(|error| store.failed("read", error))?;
+        store.check(version.map_or(VERSION, |version| version.value()))?;
+        Ok(store)
+    }
+
+    /// Writes everything of a commit, or nothing; durable when it returns.
+    ///
+    /// # Errors
+    /// [`StoreError::State`]
+    pub fn commit(&self, commit: &Commit) -> Result<(), StoreError> {
+        let transaction = self.writing()?;
+        self.write(&transaction, commit).map_err(|error| self.failed("write", error))?;
+        transaction.commit().map_err(|error| self.failed("write", error))
+    }
+
+    /// What is known of a partition; nothing of one that was never committed.
+    ///
+    /// # Errors
+    /// [`StoreError::State`], [`StoreError::Damaged`]
+    pub fn partition(&self, partition: u32) -> Result<PartitionState, StoreError> {
+        let transaction = self.reading()?;
+        let failed = |error: redb::Error| self.failed("read", error);
+        let positions = transaction.open_table(POSITIONS).map_err(|error| failed(error.into()))?;
+        let position = positions.get(partition).map_err(|error| failed(error.into()))?;
+        let runs = transaction.open_table(RUNS).map_err(|error| failed(error.into()))?;
+        let mut state = PartitionState { position: position.map_or(0, |position| position.value()), runs: Vec::new() };
+        let range = (partition, "")..(partition + 1, "");
+        for entry in runs.range(range).map_err(|error| failed(error.into()))? {
+            let (key, packed) = entry.map_err(|error| failed(error.into()))?;
+            let bytes = zstd::bulk::decompress(packed.value(), snapshot_bytes(packed.value()))
+                .map_err(|source| StoreError::Damaged { path: self.path.clone(), what: "snapshot", source })?;
+            state.runs.push(RunSnapshot { run: key.value().1.to_owned(), bytes });
+        }
+        Ok(state)
+    }
+
+    /// Every incident, as JSON, in the order of ids.
+    ///
+    /// # Errors
+    /// [`StoreError::State`]
+    pub fn incidents(&self) -> Result<Vec<String>, StoreError> {
+        let transaction = self.reading()?;
+        let incidents = transaction.open_table(INCIDENTS).map_err(|error| self.failed("read", error))?;
+        let rows = incidents.iter().map_err(|error| self.failed("read", error))?;
+        rows.map(|row| row.map(|(_, known)| known.value().1.to_owned()).map_err(|error| self.failed("read", error)))
+            .collect()
+    }
+
+    /// The changes of a run from a number on, as JSON, in order.
+    ///
+    /// # Errors
+    /// [`StoreError::State`]
+    pub fn changes(&self, run: &str, from: u64) -> Result<Vec<(u64, String)>, StoreError> {
+        let transaction = self.reading()?;
+        let changes = transaction.open_table(CHANGES).map_err(|error| self.failed("read", error))?;
+        let rows = changes.range((run, from)..=(run, u64::MAX)).map_err(|error| self.failed("read", error))?;
+        rows.map(|row| {
+            row.map(|(key, json)| (key.value().1, json.value().to_owned())).map_err(|error| self.failed("read", error))
+        })
+        .collect()
+    }
+
+    /// Every record set aside, as JSON, by partition and offset.
+    ///
+    /// # Errors
+    /// [`StoreError::State`]
+    pub fn rejects(&self) -> Result<Vec<(u32, u64, String)>, StoreError> {
+        let transaction = self.reading()?;
+        let rejects = transaction.open_table(REJECTS).map_err(|error| self.failed("read", error))?;
+        let rows = rejects.iter().map_err(|error| self.failed("read", error))?;
+        rows.map(|row| {
+            let (key, json) = row.map_err(|error| self.failed("read", error))?;
+            let (partition, offset) = key.value();
+            Ok((partition, offset, json.value().to_owned()))
+        })
+        .collect()
+    }
+
+    fn write(&self, transaction: &redb::WriteTransaction, commit: &Commit) -> Result<(), redb::Error> {
+        let partition = commit.partition;
+        if let Some(position) = commit.position {
+            transaction.open_table(POSITIONS)?.insert(partition, position)?;
+            let mut runs = transaction.open_table(RUNS)?;
+            for RunSnapshot { run, bytes } in &commit.runs {
+                let packed = zstd::bulk::compress(bytes, ZSTD_LEVEL).map_err(redb::Error::Io)?;
+                runs.insert((partition, run.as_str()), packed.as_slice())?;
+            }
+        }
+        let mut incidents = transaction.open_table(INCIDENTS)?;
+        let mut changes = transaction.open_table(CHANGES)?;
+        for change in &commit.changes {
+            if let Some(json) = &change.json {
+                changes.insert((change.run.as_str(), change.number), json.as_str())?;
+            }
+            let known = incidents.get(change.incident_id.as_str())?.map(|known| known.value().0);
+            // What is worked out again after a crash may be older than what is known.
+            if known.is_none_or(|known| change.number >= known) {
+                incidents.insert(change.incident_id.as_str(), (change.number, change.incident_json.as_str()))?;
+            }
+        }
+        let mut rejects = transaction.open_table(REJECTS)?;
+        for reject in &commit.rejects {
+            rejects.insert((partition, reject.offset), reject.json.as_str())?;
+        }
+        Ok(())
+    }
+
+    /// Makes the tables of a new state; upgrades an old one.
+    fn prepare(&self) -> Result<(), StoreError> {
+        let transaction = self.writing()?;
+        let found = {
+            let meta = transaction.open_table(META).map_err(|error| self.failed("read", error))?;
+            let version = meta.get("version").map_err(|error| self.failed("read", error))?;
+            version.map(|version| version.value())
+        };
+        self.check(found.unwrap_or(VERSION))?;
+        self.create(&transaction).map_err(|error| self.failed("write", error))?;
+        transaction.commit().map_err(|error| self.failed("write", error))
+    }
+
+    fn create(&self, transaction: &redb::WriteTransaction) -> Result<(), redb::Error> {
+        transaction.open_table(META)?.insert("version", VERSION)?;
+        transaction.open_table(POSITIONS)?;
+        transaction.open_table(RUNS)?;
+        transaction.open_table(INCIDENTS)?;
+        transaction.open_table(CHANGES)?;
+        transaction.open_table(REJECTS)?;
+        Ok(())
+    }
+
+    fn check(&self, found: u64) -> Result<(), StoreError> {
+        if found > VERSION {
+            return Err(StoreError::Newer { path: self.path.clone(), found, known: VERSION });
+        }
+        Ok(())
+    }
+
+    fn writing(&self) -> Result<redb::WriteTransaction, StoreError> {
+        match &self.handle {
+            Handle::Open(database) => database.begin_write().map_err(|error| self.failed("write", error)),
+            Handle::AtRest(_) => unreachable!("a state at rest is only handed out for reading"),
+        }
+    }
+
+    fn reading(&self) -> Result<redb::ReadTransaction, StoreError> {
+        let transaction = match &self.handle {
+            Handle::Open(database) => database.begin_read(),
+            Handle::AtRest(database) => database.begin_read(),
+        };
+        transaction.map_err(|error| self.failed("read", error))
+    }
+
+    fn failed(&self, act: &'static str, error: impl Into<redb::Error>) -> StoreError {
+        StoreError::State { act, path: self.path.clone(), source: Box::new(error.into()) }
+    }
+}
+
+fn refused(act: &'static str, path: &Path, error: redb::DatabaseError) -> StoreError {
+    match error {
+        redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.to_owned() },
+        error => StoreError::State { act, path: path.to_owned(), source: Box::new(error.into()) },
+    }
+}
+
+/// How large a snapshot is, as its compressor noted.
+fn snapshot_bytes(packed: &[u8]) -> usize {
+    let told = zstd::zstd_safe::get_frame_content_size(packed).ok().flatten();
+    told.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0).min(SNAPSHOT_BYTES_MAX)
+}
+
+#[cfg(test)]
+mod tests;
