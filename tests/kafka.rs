@@ -4,6 +4,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use trainwarden_ingest::kafka::{KafkaOptions, KafkaPublisher, KafkaSource, TopicNames, create_topics};
 use trainwarden_ingest::{Publisher, Source};
@@ -12,14 +13,38 @@ use trainwarden_ingest::{Publisher, Source};
 mod broker;
 #[path = "kafka/faults.rs"]
 mod faults;
+#[path = "kafka/feed.rs"]
+mod feed;
+#[path = "kafka/latest.rs"]
+mod latest;
+#[path = "kafka/places.rs"]
+mod places;
+#[path = "kafka/settings.rs"]
+mod settings;
 #[macro_use]
 #[path = "../ingest/tests/suite/source_suite.rs"]
 mod source_suite;
+#[path = "kafka/spoil.rs"]
+mod spoil;
+
+/// Longest wait for anything that must come.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// One node for all tests that do no harm to it; its watchdog ends it with us.
 fn cluster() -> &'static broker::Cluster {
     static CLUSTER: OnceLock<broker::Cluster> = OnceLock::new();
     CLUSTER.get_or_init(|| broker::Cluster::start(1))
+}
+
+/// Topics and a group of its own on a cluster.
+fn options(cluster: &broker::Cluster, name: &str) -> KafkaOptions {
+    let mut options = KafkaOptions::new(cluster.brokers());
+    options.topics = TopicNames::with_prefix(name);
+    options.group = name.to_owned();
+    options.partitions = 4;
+    options.session_timeout_ms = 6_000;
+    create_topics(&options).unwrap();
+    options
 }
 
 /// Topics and a group of its own on the common cluster.
@@ -31,12 +56,7 @@ impl KafkaRig {
     fn new() -> Self {
         static RIGS: AtomicU32 = AtomicU32::new(0);
         let name = format!("rig{}", RIGS.fetch_add(1, Ordering::Relaxed));
-        let mut options = KafkaOptions::new(cluster().brokers());
-        options.topics = TopicNames::with_prefix(&name);
-        options.group = name;
-        options.partitions = 4;
-        create_topics(&options).unwrap();
-        Self { options }
+        Self { options: options(cluster(), &name) }
     }
 
     fn source(&self) -> Box<dyn Source> {

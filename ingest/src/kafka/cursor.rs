@@ -69,14 +69,18 @@ impl Cursor {
         trouble.is_some_and(|trouble| trouble.at >= self.moved_at)
     }
 
-    /// True when the log goes on behind us and nothing comes: a batch may be unreadable, without a word.
-    pub(super) fn is_stalled(&self, high: u64, trouble: Option<&Trouble>, now: Instant) -> bool {
-        if self.phase != Phase::Reading || self.probing || high <= self.expected {
+    /// True when nothing comes although something could not be read, or although the log goes on to `high`: a batch
+    /// may be unreadable, without a word. After an error the end is not asked: librdkafka forgets it where a place is
+    /// no longer in the log.
+    pub(super) fn is_stalled(&self, high: Option<u64>, trouble: Option<&Trouble>, now: Instant) -> bool {
+        if self.phase != Phase::Reading || self.probing {
             return false;
         }
-        let patience_ms = if self.is_troubled(trouble) { STALL_TROUBLED_MS } else { STALL_SILENT_MS };
+        let is_troubled = self.is_troubled(trouble);
+        let patience_ms = if is_troubled { STALL_TROUBLED_MS } else { STALL_SILENT_MS };
         let patience = Duration::from_millis(patience_ms << self.suspicions.min(STALL_DOUBLINGS_MAX));
-        now.duration_since(self.moved_at) >= patience
+        let is_behind = high.is_some_and(|high| high > self.expected);
+        (is_troubled || is_behind) && now.duration_since(self.moved_at) >= patience
     }
 }
 
@@ -96,9 +100,9 @@ mod tests {
         let start = Instant::now();
         let cursor = reading(start);
         let later = start + Duration::from_millis(STALL_SILENT_MS);
-        assert!(!cursor.is_stalled(5, None, later));
-        assert!(cursor.is_stalled(6, None, later));
-        assert!(!cursor.is_stalled(6, None, later - Duration::from_millis(1)));
+        assert!(!cursor.is_stalled(Some(5), None, later));
+        assert!(cursor.is_stalled(Some(6), None, later));
+        assert!(!cursor.is_stalled(Some(6), None, later - Duration::from_millis(1)));
     }
 
     #[test]
@@ -107,9 +111,9 @@ mod tests {
         let mut cursor = reading(start);
         let trouble = Trouble { at: start, reason: String::new() };
         let soon = start + Duration::from_millis(STALL_TROUBLED_MS);
-        assert!(cursor.is_stalled(6, Some(&trouble), soon));
+        assert!(cursor.is_stalled(None, Some(&trouble), soon));
         cursor.suspicions = 1;
-        assert!(!cursor.is_stalled(6, Some(&trouble), soon));
+        assert!(!cursor.is_stalled(None, Some(&trouble), soon));
     }
 
     #[test]

@@ -109,8 +109,9 @@ impl ConsumerContext for Membership {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
         // What is refused here is told again by the group: an assignment that failed is followed by another.
         if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            // Where to read is the caller's word, so the committed offset is not asked for; until then it is paused.
-            let _ = list.set_all_offsets(Offset::Offset(0));
+            // Where to read is the caller's word, so the committed offset is not asked for; until then it is paused. The
+            // end is a place that every log has, and nothing is fetched there before the pause takes hold.
+            let _ = list.set_all_offsets(Offset::End);
             let _ = consumer.incremental_assign(list);
             let _ = consumer.pause(list);
             self.note(list, Change::Assigned);

@@ -86,10 +86,11 @@ impl Reader {
             for command in self.queue.take_commands() {
                 self.obey(command);
             }
-            self.seek_next();
+            // Where partitions wait to be begun, a poll only looks.
+            let poll_wait = if self.seek_next() { Duration::ZERO } else { POLL_WAIT };
             self.find_stalls();
             if self.has_room() {
-                self.poll();
+                self.poll(poll_wait);
             }
         }
     }
@@ -116,11 +117,12 @@ impl Reader {
         }
     }
 
-    /// Begins one of the partitions that wait for it; the others come with the next rounds, between polls.
-    fn seek_next(&mut self) {
+    /// Begins one of the partitions that wait for it; the others come with the next rounds, between polls. False when
+    /// none was due.
+    fn seek_next(&mut self) -> bool {
         let now = Instant::now();
         if now < self.seek_not_before {
-            return;
+            return false;
         }
         // The one that has waited longest: one without a leader must not keep back the others.
         let due = self.cursors.iter().filter_map(|(partition, cursor)| match cursor.phase {
@@ -128,13 +130,13 @@ impl Reader {
             _ => None,
         });
         let Some((_, partition, offset)) = due.min() else {
-            return;
+            return false;
         };
         let sought = self.seek(partition, offset);
         let paused = self.paused;
         let list = self.list(partition, Offset::Invalid);
         let Some(cursor) = self.cursors.get_mut(&partition) else {
-            return;
+            return false;
         };
         cursor.moved_at = Instant::now();
         match sought {
@@ -156,6 +158,7 @@ impl Reader {
                 self.complain(error);
             }
         }
+        true
     }
 
     /// Points the consumer at an offset, or at the oldest record where that one is gone; returns where it points.
@@ -170,10 +173,17 @@ impl Reader {
         }
         let start = offset.max(low);
         let list = self.list(partition, Offset::Offset(i64::try_from(start).unwrap_or(i64::MAX)));
-        let answer = self.consumer.seek_partitions(list, SEEK_WAIT);
+        let answer = self.consumer.seek_partitions(list.clone(), SEEK_WAIT);
         let answer = answer.map_err(|error| source_error(log, "seek", &error))?;
-        let refused = answer.elements().iter().find_map(|element| element.error().err());
-        refused.map_or(Ok(start), |error| Err(source_error(log, "seek", &error)))
+        if answer.elements().iter().any(|element| element.error().is_err()) {
+            // A partition whose place was no longer in the log has been stopped, and a seek does not start it again.
+            let _ = self.consumer.incremental_unassign(&list);
+            self.consumer.incremental_assign(&list).map_err(|error| source_error(log, "seek", &error))?;
+            if self.paused {
+                let _ = self.consumer.pause(&list);
+            }
+        }
+        Ok(start)
     }
 
     /// Sends a prober to each partition whose log goes on while nothing comes.
@@ -187,7 +197,7 @@ impl Reader {
         let trouble = self.consumer.context().trouble();
         let now = Instant::now();
         let stalled = self.cursors.iter().filter(|(partition, cursor)| {
-            figures.high.get(partition).is_some_and(|high| cursor.is_stalled(*high, trouble.as_ref(), now))
+            cursor.is_stalled(figures.high.get(partition).copied(), trouble.as_ref(), now)
         });
         let at_work = self.cursors.values().filter(|cursor| cursor.probing).count();
         let stalled: Vec<u32> = stalled.map(|(partition, _)| *partition).collect();
@@ -248,10 +258,8 @@ impl Reader {
                 }
             }
             Err(error) => {
-                if cursor.phase == Phase::Held {
-                    cursor.seek(from, now);
-                }
-                cursor.moved_at = now;
+                // Begun anew, which is tried until the brokers answer and the log has got there.
+                cursor.seek(from, now + SEEK_PAUSE);
                 self.complain(error);
             }
         }
@@ -282,8 +290,8 @@ impl Reader {
         false
     }
 
-    fn poll(&mut self) {
-        let polled = self.consumer.poll(POLL_WAIT).map(|polled| polled.map(|record| Polled::from(&record)));
+    fn poll(&mut self, wait: Duration) {
+        let polled = self.consumer.poll(wait).map(|polled| polled.map(|record| Polled::from(&record)));
         self.note_changes();
         match polled {
             Some(Ok(record)) => self.take(record),
