@@ -1,0 +1,25 @@
+//! The archive: what came through the log, as plain Parquet in a folder or an object store.
+//!
+//! [`OpenParts`] collects the rows of one partition of the log and says where to cut, by the content of the log alone.
+//! [`ClosedPart::encode`] makes a file of what was cut, the same bytes each time. [`Archive`] keeps the files, and
+//! removes the oldest ones. The way of the rows is plain functions; only what waits for a store is async.
+
+#![cfg_attr(test, expect(unused_crate_dependencies, reason = "the tests in other files use them"))]
+
+mod archive;
+mod archive_error;
+mod chunk;
+mod column_rows;
+mod limits;
+mod open_parts;
+mod order;
+mod part_file;
+mod part_name;
+mod retention;
+mod value_chunk;
+
+pub use archive::{Archive, ArchiveOptions, StoredPart, Written};
+pub use archive_error::ArchiveError;
+pub use open_parts::{ClosedPart, Cut, OpenParts, Part, PartLimits, Record};
+pub use part_name::{Date, PartName};
+pub use retention::{Removed, RemovedPart, Why};
