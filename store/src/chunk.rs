@@ -10,7 +10,7 @@ use parquet::file::statistics::Statistics;
 use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
 
-use crate::limits::ZSTD_LEVEL;
+use crate::limits::{DICTIONARY_ZSTD_LEVEL, ZSTD_LEVEL};
 
 /// A page before it is compressed, and after: the two lengths are in its header.
 #[derive(Clone, Debug)]
@@ -21,8 +21,16 @@ pub(crate) struct PageBody {
 
 impl PageBody {
     pub(crate) fn compress(plain: &[u8]) -> Result<Self, ParquetError> {
-        let compressed = zstd::bulk::compress(plain, ZSTD_LEVEL)?;
-        Ok(Self { compressed: compressed.into(), length: plain.len() })
+        Self::compress_at(plain, ZSTD_LEVEL)
+    }
+
+    /// A dictionary is compressed once and holds what many pages share: it is worth more work.
+    pub(crate) fn compress_dictionary(plain: &[u8]) -> Result<Self, ParquetError> {
+        Self::compress_at(plain, DICTIONARY_ZSTD_LEVEL)
+    }
+
+    fn compress_at(plain: &[u8], level: i32) -> Result<Self, ParquetError> {
+        Ok(Self { compressed: zstd::bulk::compress(plain, level)?.into(), length: plain.len() })
     }
 }
 

@@ -78,8 +78,11 @@ fn group_descriptor(field: &Field) -> Result<parquet::schema::types::ColumnDescP
 /// Ranges of rows that are one metric each; neighbours with few rows share one.
 fn segments(columns: &[ColumnRows], rows: &[u32]) -> Vec<Range<usize>> {
     let metric = columns.iter().find(|column| column.column.name == "metric");
-    let Some(Values::Text(metric)) = metric.map(|column| &column.values) else { return vec![0..rows.len()] };
     let mut segments: Vec<Range<usize>> = Vec::new();
+    let Some(Values::Text(metric)) = metric.map(|column| &column.values) else {
+        segments.push(0..rows.len());
+        return segments;
+    };
     let mut start = 0;
     for run in rows.chunk_by(|a, b| metric.codes[*a as usize] == metric.codes[*b as usize]) {
         let end = start + run.len();

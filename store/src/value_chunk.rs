@@ -45,7 +45,7 @@ pub(crate) fn write_values(
     let mut chunk = Chunk::new(descriptor);
     if !dictionary.is_empty() {
         let plain: Vec<u8> = dictionary.iter().flat_map(|bits| bits.to_le_bytes()).collect();
-        chunk.write_dictionary(PageBody::compress(&plain)?, dictionary.len())?;
+        chunk.write_dictionary(PageBody::compress_dictionary(&plain)?, dictionary.len())?;
     }
     let places: HashMap<u64, u32> = dictionary.iter().copied().zip(0..).collect();
     for (plan, range) in plans.into_iter().zip(segments) {
@@ -116,7 +116,7 @@ fn distinct_of(values: &[f64]) -> Vec<u64> {
 /// Bytes of the values as places in a dictionary of their own, and of that dictionary.
 fn dictionary_size(values: &[f64], distinct: &[u64]) -> Result<usize, ParquetError> {
     let plain: Vec<u8> = distinct.iter().flat_map(|bits| bits.to_le_bytes()).collect();
-    let mut size = PageBody::compress(&plain)?.compressed.len();
+    let mut size = PageBody::compress_dictionary(&plain)?.compressed.len();
     let places: HashMap<u64, u32> = distinct.iter().copied().zip(0..).collect();
     for page in values.chunks(VALUE_PAGE_ROWS) {
         let codes: Vec<u32> = page.iter().map(|value| places[&value.to_bits()]).collect();

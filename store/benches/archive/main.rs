@@ -75,18 +75,18 @@ fn main() {
     encode(open.begin(&end.record()), &mut parts);
     let (rows, digest, read_s) = read_back(&parts);
     assert_eq!((rows, digest), (sent, sent_digest), "what was read is what was sent, bit by bit");
-    report(&parts, sent, told.seconds);
-    let million = sent as f64 / 1e6;
-    println!("take             {:7.1} M points per CPU second", million / take_s);
-    println!("encode           {:7.1} M points per CPU second", million / encode_s);
-    println!("both             {:7.1} M points per CPU second", million / (take_s + encode_s));
-    println!("read, all columns{:7.1} M points per CPU second", million / read_s);
     if let Some(out) = told.out {
         let archive =
             Archive::open(ArchiveOptions { path: Some(out), ..Default::default() }, "".as_ref()).expect("opened");
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(archive.write(&parts)).expect("written");
     }
+    report(&parts, sent, told.seconds);
+    let million = sent as f64 / 1e6;
+    println!("take             {:7.1} M points per CPU second", million / take_s);
+    println!("encode           {:7.1} M points per CPU second", million / encode_s);
+    println!("both             {:7.1} M points per CPU second", million / (take_s + encode_s));
+    println!("read, all columns{:7.1} M points per CPU second", million / read_s);
 }
 
 fn report(parts: &[Part], points: u64, seconds: usize) {

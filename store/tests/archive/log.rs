@@ -167,8 +167,8 @@ pub(crate) fn rows_of(table: Table, run: Option<&str>, record: Option<&Sent>, ro
         (0..rows.num_rows()).map(|row| formatter.value(row).to_string()).collect()
     };
     let columns: Vec<Vec<String>> = table.columns().iter().map(texts).collect();
-    let line = |row: usize| columns.iter().map(|column| column[row].as_str()).collect::<Vec<_>>().join("|");
-    (0..rows.num_rows()).map(|row| format!("{table}|{}", line(row))).collect()
+    let line = |row: usize| columns.iter().map(|column| column[row].as_str()).collect::<Vec<_>>().join("\u{1f}");
+    (0..rows.num_rows()).map(|row| format!("{table}\u{1f}{}", line(row))).collect()
 }
 
 /// The rows of a part.

@@ -5,4 +5,5 @@
 mod faulty;
 mod log;
 mod parts;
+mod readers;
 mod stored;
