@@ -10,12 +10,14 @@ mod archive;
 mod archive_error;
 mod chunk;
 mod column_rows;
+mod hybrid;
 mod limits;
 mod open_parts;
 mod order;
 mod part_file;
 mod part_name;
 mod retention;
+mod text_chunk;
 mod value_chunk;
 
 pub use archive::{Archive, ArchiveOptions, StoredPart, Written};

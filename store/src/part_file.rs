@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::{Field, Float64Type, Schema};
+use arrow::array::{Array, ArrayRef};
+use arrow::datatypes::{DataType, Field, Schema};
 use bytes::Bytes;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, compute_leaves};
@@ -13,11 +13,13 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use parquet::file::writer::SerializedFileWriter;
-use trainwarden_telemetry::{ColumnType, Table};
+use parquet::schema::types::ColumnDescPtr;
+use trainwarden_telemetry::Table;
 
 use crate::column_rows::{ColumnRows, Values};
 use crate::limits::{DICTIONARY_BYTES_MAX, LONG_PAGE_BYTES, PAGE_BYTES, VALUE_SEGMENT_ROWS, ZSTD_LEVEL};
 use crate::order::{Order, sorted_by};
+use crate::text_chunk::write_texts;
 use crate::value_chunk::write_values;
 
 /// Written into each file instead of the version of a library, so that an update of it changes no name and no byte.
@@ -39,15 +41,17 @@ pub(crate) fn encode(table: Table, columns: &[ColumnRows]) -> Result<Bytes, Parq
         let rows = &order.rows[range.clone()];
         let mut group = writer.next_row_group()?;
         for (field, column) in schema.fields().iter().zip(columns) {
-            if column.column.column_type == ColumnType::F64 {
-                let values = column.gather(rows);
-                let descriptor = group_descriptor(field)?;
-                let segments = segments(columns, rows);
-                let (bytes, close) =
-                    write_values(descriptor, values.as_primitive::<Float64Type>().values(), &segments)?;
-                group.append_column(&bytes, close)?;
-            } else {
-                write_column(field, column, rows)?.append_to_row_group(&mut group)?;
+            let ours = match &column.values {
+                Values::F64(values) => {
+                    let values: Vec<f64> = rows.iter().map(|row| values[*row as usize]).collect();
+                    Some(write_values(descriptor(field)?, &values, &segments(columns, rows))?)
+                }
+                Values::Text(texts) => write_texts(descriptor(field)?, column, texts, rows)?,
+                Values::U32(_) | Values::U64(_) | Values::Time(_) => None,
+            };
+            match ours {
+                Some((bytes, close)) => group.append_column(&bytes, close)?,
+                None => write_column(field, column, rows)?.append_to_row_group(&mut group)?,
             }
         }
         group.close()?;
@@ -70,7 +74,7 @@ fn sorting_columns(table: Table, schema: &Schema) -> Result<Vec<SortingColumn>, 
     sorting.collect()
 }
 
-fn group_descriptor(field: &Field) -> Result<parquet::schema::types::ColumnDescPtr, ParquetError> {
+fn descriptor(field: &Field) -> Result<ColumnDescPtr, ParquetError> {
     let schema = Schema::new(vec![field.clone()]);
     Ok(ArrowSchemaConverter::new().convert(&schema)?.column(0))
 }
@@ -98,9 +102,8 @@ fn segments(columns: &[ColumnRows], rows: &[u32]) -> Vec<Range<usize>> {
 /// One column of a row group in the smallest of the encodings that suit its type.
 fn write_column(field: &Field, column: &ColumnRows, rows: &[u32]) -> Result<ArrowColumnChunk, ParquetError> {
     let array = column.gather(rows);
-    if array.null_count() == array.len()
-        || !matches!(field.data_type(), arrow::datatypes::DataType::UInt64 | arrow::datatypes::DataType::Timestamp(..))
-    {
+    let is_wide = matches!(field.data_type(), DataType::UInt64 | DataType::Timestamp(..));
+    if !is_wide || array.null_count() == array.len() {
         let dictionary = base_properties()
             .set_dictionary_enabled(true)
             .set_dictionary_page_size_limit(DICTIONARY_BYTES_MAX)

@@ -8,7 +8,8 @@
 //! dictionary comes close: it holds each number once, ascending, and the rows hold its place, which is the scaled whole
 //! number less its gaps.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -17,16 +18,22 @@ use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
 use parquet::schema::types::ColumnDescPtr;
 
-use crate::chunk::{Bounds, Chunk, PageBody};
+use crate::chunk::{Bounds, Chunk, Facts, PageBody};
+use crate::hybrid::compress_codes;
 use crate::limits::VALUE_PAGE_ROWS;
 
-/// Share of distinct values above which a dictionary holds nearly every value and cannot help.
-const DISTINCT_SHARE_MAX: f64 = 0.9;
+/// Share of distinct values in a page above which a dictionary holds nearly every value and cannot help.
+const DISTINCT_SHARE_MAX: f64 = 0.97;
+/// Distinct values of a page up to which a place takes one byte, and nothing else can be smaller.
+const FEW_DISTINCT: usize = 256;
+
+type BitsMap = HashMap<u64, u32, BuildHasherDefault<BitsHasher>>;
 
 /// How one segment is written.
 #[derive(Debug)]
 enum Plan {
-    Pages(Encoding, Vec<PageBody>),
+    /// In this encoding; the first page is done.
+    Pages(Encoding, PageBody),
     /// The distinct values, ascending by their bits.
     Dictionary(Vec<u64>),
 }
@@ -44,23 +51,23 @@ pub(crate) fn write_values(
     let dictionary = dictionary_of(&plans);
     let mut chunk = Chunk::new(descriptor);
     if !dictionary.is_empty() {
-        let plain: Vec<u8> = dictionary.iter().flat_map(|bits| bits.to_le_bytes()).collect();
-        chunk.write_dictionary(PageBody::compress_dictionary(&plain)?, dictionary.len())?;
+        chunk.write_dictionary(PageBody::compress_dictionary(&plain_bits(&dictionary))?, dictionary.len())?;
     }
-    let places: HashMap<u64, u32> = dictionary.iter().copied().zip(0..).collect();
+    let places: BitsMap = dictionary.iter().copied().zip(0..).collect();
     for (plan, range) in plans.into_iter().zip(segments) {
-        let values = &values[range.clone()];
-        let pages = values.chunks(VALUE_PAGE_ROWS);
+        let mut pages = values[range.clone()].chunks(VALUE_PAGE_ROWS);
         match plan {
-            Plan::Pages(encoding, bodies) => {
-                for (page, body) in pages.zip(bodies) {
-                    chunk.write_page(body, encoding, page.len(), bounds(page))?;
+            Plan::Pages(encoding, first) => {
+                let page = pages.next().expect("a segment has rows");
+                chunk.write_page(first, encoding, facts(page))?;
+                for page in pages {
+                    chunk.write_page(PageBody::compress(&encoded(encoding, page))?, encoding, facts(page))?;
                 }
             }
             Plan::Dictionary(_) => {
                 for page in pages {
-                    let codes: Vec<u32> = page.iter().map(|value| places[&value.to_bits()]).collect();
-                    chunk.write_page(smallest_codes(&codes)?, Encoding::RLE_DICTIONARY, page.len(), bounds(page))?;
+                    let body = compress_codes(&[], &codes(page, &places))?;
+                    chunk.write_page(body, Encoding::RLE_DICTIONARY, facts(page))?;
                 }
             }
         }
@@ -68,31 +75,45 @@ pub(crate) fn write_values(
     chunk.finish()
 }
 
-/// The smallest way to write some values, the dictionary counted with what it adds.
+/// The smallest way to write some values, judged by their first page.
 fn plan(values: &[f64]) -> Result<Plan, ParquetError> {
-    let split = bodies(values, split_bytes)?;
-    let plain = bodies(values, plain_bytes)?;
-    let distinct = distinct_of(values);
-    let size = |bodies: &[PageBody]| bodies.iter().map(|body| body.compressed.len()).sum::<usize>();
-    let pages_size = size(&split).min(size(&plain));
-    if distinct.len() as f64 <= DISTINCT_SHARE_MAX * values.len() as f64
-        && dictionary_size(values, &distinct)? < pages_size
-    {
-        return Ok(Plan::Dictionary(distinct));
+    let page = &values[..values.len().min(VALUE_PAGE_ROWS)];
+    let of_page = distinct_of(page);
+    if of_page.len() <= FEW_DISTINCT && of_page.len() * 8 <= page.len() {
+        return Ok(Plan::Dictionary(distinct_of(values)));
     }
-    Ok(if size(&split) < size(&plain) {
+    let split = PageBody::compress(&encoded(Encoding::BYTE_STREAM_SPLIT, page))?;
+    let plain = PageBody::compress(&encoded(Encoding::PLAIN, page))?;
+    let pages = if split.compressed.len() < plain.compressed.len() {
         Plan::Pages(Encoding::BYTE_STREAM_SPLIT, split)
     } else {
         Plan::Pages(Encoding::PLAIN, plain)
-    })
+    };
+    if of_page.len() as f64 > DISTINCT_SHARE_MAX * page.len() as f64 {
+        return Ok(pages);
+    }
+    let Plan::Pages(_, first) = &pages else { return Ok(pages) };
+    let distinct = distinct_of(values);
+    let share = page.len() as f64 / values.len() as f64;
+    let dictionary = PageBody::compress_dictionary(&plain_bits(&distinct))?.compressed.len() as f64 * share;
+    let places: BitsMap = distinct.iter().copied().zip(0..).collect();
+    let places = compress_codes(&[], &codes(page, &places))?.compressed.len() as f64;
+    Ok(if dictionary + places < first.compressed.len() as f64 { Plan::Dictionary(distinct) } else { pages })
 }
 
-fn bodies(values: &[f64], encode: fn(&[f64]) -> Vec<u8>) -> Result<Vec<PageBody>, ParquetError> {
-    values.chunks(VALUE_PAGE_ROWS).map(|page| PageBody::compress(&encode(page))).collect()
-}
-
-fn plain_bytes(values: &[f64]) -> Vec<u8> {
+fn encoded(encoding: Encoding, values: &[f64]) -> Vec<u8> {
+    if encoding == Encoding::BYTE_STREAM_SPLIT {
+        return split_bytes(values);
+    }
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn plain_bits(distinct: &[u64]) -> Vec<u8> {
+    distinct.iter().flat_map(|bits| bits.to_le_bytes()).collect()
+}
+
+fn codes(values: &[f64], places: &BitsMap) -> Vec<u32> {
+    values.iter().map(|value| places[&value.to_bits()]).collect()
 }
 
 /// Source: Apache Parquet, "Encodings", BYTE_STREAM_SPLIT.
@@ -113,18 +134,6 @@ fn distinct_of(values: &[f64]) -> Vec<u64> {
     distinct
 }
 
-/// Bytes of the values as places in a dictionary of their own, and of that dictionary.
-fn dictionary_size(values: &[f64], distinct: &[u64]) -> Result<usize, ParquetError> {
-    let plain: Vec<u8> = distinct.iter().flat_map(|bits| bits.to_le_bytes()).collect();
-    let mut size = PageBody::compress_dictionary(&plain)?.compressed.len();
-    let places: HashMap<u64, u32> = distinct.iter().copied().zip(0..).collect();
-    for page in values.chunks(VALUE_PAGE_ROWS) {
-        let codes: Vec<u32> = page.iter().map(|value| places[&value.to_bits()]).collect();
-        size += smallest_codes(&codes)?.compressed.len();
-    }
-    Ok(size)
-}
-
 /// One dictionary for the chunk: the segments with the fewest values first, so that their places need few bits.
 fn dictionary_of(plans: &[Plan]) -> Vec<u64> {
     let mut own: Vec<&Vec<u64>> = plans
@@ -132,83 +141,43 @@ fn dictionary_of(plans: &[Plan]) -> Vec<u64> {
         .filter_map(|plan| if let Plan::Dictionary(distinct) = plan { Some(distinct) } else { None })
         .collect();
     own.sort_by_key(|distinct| distinct.len());
-    let mut known = std::collections::HashSet::new();
+    let mut known: HashSet<u64, BuildHasherDefault<BitsHasher>> = HashSet::default();
     own.into_iter().flatten().copied().filter(|bits| known.insert(*bits)).collect()
 }
 
-/// Places in as many bits as the largest needs, or in whole bytes, where the compressor sees what repeats.
-fn smallest_codes(codes: &[u32]) -> Result<PageBody, ParquetError> {
-    let largest = codes.iter().copied().max().unwrap_or(0);
-    let width = u32::BITS - largest.leading_zeros();
-    let exact = PageBody::compress(&code_bytes(codes, width))?;
-    if width.is_multiple_of(8) {
-        return Ok(exact);
-    }
-    let whole = PageBody::compress(&code_bytes(codes, width.next_multiple_of(8)))?;
-    Ok(if whole.compressed.len() < exact.compressed.len() { whole } else { exact })
-}
+/// Hashes the bits of a double: whatever changes, the upper half of the product does.
+#[derive(Debug, Default)]
+struct BitsHasher(u64);
 
-/// The width, then runs of one place and groups of eight places.
-///
-/// Source: Apache Parquet, "Encodings", RLE / Bit-Packing Hybrid.
-fn code_bytes(codes: &[u32], width: u32) -> Vec<u8> {
-    let mut out = vec![u8::try_from(width).expect("a width is at most 32")];
-    let mut literals: Vec<u32> = Vec::new();
-    let mut row = 0;
-    while row < codes.len() {
-        let code = codes[row];
-        let run = codes[row..].iter().take_while(|other| **other == code).count();
-        // Places that are not in a run come in whole groups of eight; only the last may be padded.
-        let fill = (8 - literals.len() % 8) % 8;
-        if run >= fill + 8 {
-            literals.extend(std::iter::repeat_n(code, fill));
-            write_literals(&mut out, &mut literals, width);
-            write_varint(&mut out, ((run - fill) as u64) << 1);
-            out.extend_from_slice(&code.to_le_bytes()[..width.div_ceil(8) as usize]);
-        } else {
-            literals.extend(std::iter::repeat_n(code, run));
-        }
-        row += run;
+impl Hasher for BitsHasher {
+    fn finish(&self) -> u64 {
+        self.0
     }
-    write_literals(&mut out, &mut literals, width);
-    out
-}
 
-fn write_literals(out: &mut Vec<u8>, literals: &mut Vec<u32>, width: u32) {
-    if literals.is_empty() {
-        return;
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only the bits of doubles are hashed");
     }
-    literals.resize(literals.len().next_multiple_of(8), 0);
-    write_varint(out, ((literals.len() / 8) as u64) << 1 | 1);
-    let (mut bits, mut filled) = (0_u64, 0);
-    for code in literals.drain(..) {
-        bits |= u64::from(code) << filled;
-        filled += width;
-        while filled >= 8 {
-            out.push((bits & 0xff) as u8);
-            bits >>= 8;
-            filled -= 8;
-        }
+
+    fn write_u64(&mut self, bits: u64) {
+        let product = u128::from(bits ^ 0x9e37_79b9_7f4a_7c15) * 0xa076_1d64_78bd_642f;
+        self.0 = (product as u64) ^ ((product >> 64) as u64);
     }
 }
 
-fn write_varint(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push((number & 0x7f) as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
+fn facts(values: &[f64]) -> Facts {
+    Facts { bounds: bounds(values), rows: values.len(), nulls: 0 }
 }
 
-/// The smallest and the largest value; `None` with a NaN among them, which readers place differently.
+/// The smallest and the largest value; unknown with a NaN among them, which readers place differently.
 fn bounds(values: &[f64]) -> Bounds {
-    let mut bounds = (f64::INFINITY, f64::NEG_INFINITY);
+    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
     for value in values {
         if value.is_nan() {
-            return None;
+            return Bounds::Unknown;
         }
-        bounds = (bounds.0.min(*value), bounds.1.max(*value));
+        (low, high) = (low.min(*value), high.max(*value));
     }
-    let (low, high) = bounds;
-    Some((if low == 0.0 { -0.0 } else { low }, if high == 0.0 { 0.0 } else { high }))
+    // Which of two zeros stands there must not cut off the other.
+    let (low, high) = (if low == 0.0 { -0.0 } else { low }, if high == 0.0 { 0.0 } else { high });
+    Bounds::Known(low.to_le_bytes().to_vec(), high.to_le_bytes().to_vec())
 }
