@@ -10,6 +10,7 @@ mod archive;
 mod archive_error;
 mod chunk;
 mod column_rows;
+mod hasher;
 mod hybrid;
 mod limits;
 mod open_parts;

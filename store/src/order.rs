@@ -6,6 +6,7 @@ use std::ops::Range;
 use trainwarden_telemetry::Table;
 
 use crate::column_rows::{ColumnRows, Values};
+use crate::hasher::BuildNumberHasher;
 use crate::limits::GROUP_ROWS;
 
 /// Most columns that name a series.
@@ -84,7 +85,7 @@ fn find_series(columns: &[&ColumnRows], row_count: usize) -> (Vec<Series>, Vec<u
         .iter()
         .map(|column| if let Values::Text(texts) = &column.values { Some(texts.places()) } else { None })
         .collect();
-    let mut known: HashMap<SeriesKey, u32> = HashMap::new();
+    let mut known: HashMap<SeriesKey, u32, BuildNumberHasher> = HashMap::default();
     let mut series: Vec<Series> = Vec::new();
     let mut of_row = Vec::with_capacity(row_count);
     let mut latest: Option<(SeriesKey, u32)> = None;

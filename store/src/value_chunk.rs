@@ -9,7 +9,6 @@
 //! number less its gaps.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -19,6 +18,7 @@ use parquet::errors::ParquetError;
 use parquet::schema::types::ColumnDescPtr;
 
 use crate::chunk::{Bounds, Chunk, Facts, PageBody};
+use crate::hasher::BuildNumberHasher;
 use crate::hybrid::compress_codes;
 use crate::limits::VALUE_PAGE_ROWS;
 
@@ -27,7 +27,7 @@ const DISTINCT_SHARE_MAX: f64 = 0.97;
 /// Distinct values of a page up to which a place takes one byte, and nothing else can be smaller.
 const FEW_DISTINCT: usize = 256;
 
-type BitsMap = HashMap<u64, u32, BuildHasherDefault<BitsHasher>>;
+type BitsMap = HashMap<u64, u32, BuildNumberHasher>;
 
 /// How one segment is written.
 #[derive(Debug)]
@@ -127,10 +127,11 @@ fn split_bytes(values: &[f64]) -> Vec<u8> {
     streams
 }
 
+/// The values as bits, each once, ascending.
 fn distinct_of(values: &[f64]) -> Vec<u64> {
-    let mut distinct: Vec<u64> = values.iter().map(|value| value.to_bits()).collect();
+    let known: HashSet<u64, BuildNumberHasher> = values.iter().map(|value| value.to_bits()).collect();
+    let mut distinct: Vec<u64> = known.into_iter().collect();
     distinct.sort_unstable();
-    distinct.dedup();
     distinct
 }
 
@@ -141,27 +142,8 @@ fn dictionary_of(plans: &[Plan]) -> Vec<u64> {
         .filter_map(|plan| if let Plan::Dictionary(distinct) = plan { Some(distinct) } else { None })
         .collect();
     own.sort_by_key(|distinct| distinct.len());
-    let mut known: HashSet<u64, BuildHasherDefault<BitsHasher>> = HashSet::default();
+    let mut known: HashSet<u64, BuildNumberHasher> = HashSet::default();
     own.into_iter().flatten().copied().filter(|bits| known.insert(*bits)).collect()
-}
-
-/// Hashes the bits of a double: whatever changes, the upper half of the product does.
-#[derive(Debug, Default)]
-struct BitsHasher(u64);
-
-impl Hasher for BitsHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("only the bits of doubles are hashed");
-    }
-
-    fn write_u64(&mut self, bits: u64) {
-        let product = u128::from(bits ^ 0x9e37_79b9_7f4a_7c15) * 0xa076_1d64_78bd_642f;
-        self.0 = (product as u64) ^ ((product >> 64) as u64);
-    }
 }
 
 fn facts(values: &[f64]) -> Facts {

@@ -175,9 +175,9 @@ impl Fleet {
         for device in node * DEVICES_PER_NODE..(node + 1) * DEVICES_PER_NODE {
             // One device after the other is asked, which takes about 800 microseconds each.
             let asked = (device % DEVICES_PER_NODE) as f64 * 8e5 + 2e4 * self.dice.normal();
-            for metric in 0..METRICS.len() {
+            for (metric, global) in globals.iter().enumerate() {
                 times.push(awake + asked as i64);
-                values.push(self.value(device, metric, load, globals[metric]));
+                values.push(self.value(device, metric, load, *global));
             }
         }
         // Kafka keeps append times in milliseconds.

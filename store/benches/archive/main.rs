@@ -10,6 +10,7 @@ mod fleet;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
@@ -129,7 +130,7 @@ fn log_order_bytes(parts: &[Part]) -> usize {
     let of_part = |part: &Part| {
         let whole = arrow::compute::concat_batches(&Table::Samples.schema(), &batches(part)).expect("one schema");
         let keys = ["received", "sender", "rank"].map(|name| arrow::compute::SortColumn {
-            values: whole.column_by_name(name).expect("a column").clone(),
+            values: Arc::clone(whole.column_by_name(name).expect("a column")),
             options: None,
         });
         let order = arrow::compute::lexsort_to_indices(&keys, None).expect("sorted");

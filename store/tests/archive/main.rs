@@ -2,6 +2,8 @@
 
 #![expect(unused_crate_dependencies, reason = "what this target does not use serves another one of the package")]
 
+#[cfg(feature = "s3")]
+mod bucket;
 mod faulty;
 mod log;
 mod parts;
