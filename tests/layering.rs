@@ -16,13 +16,16 @@ const PICTURE: &[(&str, &[&str])] = &[
     ("ingest", &["telemetry"]),
     ("incidents", &["telemetry"]),
     ("simulate", &[]),
+    ("store", &["telemetry"]),
 ];
 
 /// Libraries with one home: nobody else of the house may name them.
 const HOMES: &[(&str, &[&str])] = &[
-    ("parquet", &["ingest", "trainwarden"]),
-    ("arrow", &["ingest", "trainwarden"]),
+    ("parquet", &["ingest", "store", "trainwarden"]),
+    ("arrow", &["ingest", "store", "trainwarden"]),
     ("rdkafka", &["ingest"]),
+    ("redb", &["store"]),
+    ("object_store", &["store"]),
     ("clap", &["trainwarden"]),
     ("anyhow", &["trainwarden"]),
 ];

@@ -114,6 +114,8 @@ impl Inherited {
         // Engines that write in parts call the folder as they would the file: `samples.parquet/part-0.parquet`.
         if let Some(table) = Table::from_name(split_format(folder).map_or(folder, |(stem, _)| stem)) {
             inside.table = Some(table);
+        } else if let Some(table) = folder.strip_prefix("table=").and_then(Table::from_name) {
+            inside.table = Some(table); // The archive's own layout.
         } else if let Some((column, value)) = folder.split_once('=') {
             let value = if value == NULL_PARTITION { String::new() } else { percent_decoded(value) };
             inside.partitions.push((column.to_owned(), value));
@@ -227,16 +229,18 @@ mod tests {
             "b/digests/_metadata.parquet",
             "b/labels.csv",
             "c/events.parquet/part-0.parquet",
+            "d/table=ranks/run=x/date=2026-11-25/0-1-2.parquet",
         ]);
         let expected = [
             ("a/samples.csv.gz", Table::Samples),
             ("b/digests/part-0.snappy.parquet", Table::Digests),
             ("b/digests/run=x%2Fy/rank=__HIVE_DEFAULT_PARTITION__/part-1.jsonl", Table::Digests),
             ("c/events.parquet/part-0.parquet", Table::Events),
+            ("d/table=ranks/run=x/date=2026-11-25/0-1-2.parquet", Table::Ranks),
         ]
         .map(|(name, table)| (name.to_owned(), table));
         assert_eq!(found(dir.path(), &[""]), expected);
-        assert_eq!(found(dir.path(), &["b/digests", "a/samples.csv.gz", "a", "c"]), expected);
+        assert_eq!(found(dir.path(), &["b/digests", "a/samples.csv.gz", "a", "c", "d/table=ranks/run=x"]), expected);
         let part = dir.path().join("b/digests/run=x%2Fy/rank=__HIVE_DEFAULT_PARTITION__/part-1.jsonl");
         let sources = find(&[part], &mut Rejects::new()).expect("found");
         assert_eq!(sources[0].partition("run"), Some("x/y"));
