@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use trainwarden_store::ArchiveOptions;
 
 /// Names of the environment that override the file: `TRAINWARDEN_LISTEN`, `TRAINWARDEN_LOG__PARTITIONS`.
 const ENVIRONMENT_PREFIX: &str = "TRAINWARDEN_";
@@ -32,6 +33,8 @@ pub struct Config {
     pub kafka: Option<trainwarden_ingest::kafka::KafkaOptions>,
     /// What is taken.
     pub ingest: IngestConfig,
+    /// Where telemetry is kept as Parquet.
+    pub archive: ArchiveOptions,
 }
 
 /// The embedded log.
@@ -78,6 +81,7 @@ impl Default for Config {
             #[cfg(feature = "kafka")]
             kafka: None,
             ingest: IngestConfig::default(),
+            archive: ArchiveOptions::default(),
         }
     }
 }

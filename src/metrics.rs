@@ -8,9 +8,8 @@ use crate::serve::desk::{Desk, Health};
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The inventory: name, type and meaning.
-pub const INVENTORY: [(&str, &str, &str); 8] = [
-    ("receive_up", "gauge", "1 while the log can be read"),
-    ("keep_up", "gauge", "1 while the state can be written"),
+pub const INVENTORY: [(&str, &str, &str); 7] = [
+    ("up", "gauge", "0 while a part (log, state, archive) does not work"),
     ("receive_records_total", "counter", "records taken from the log, by partition"),
     ("receive_next_offset", "gauge", "the next offset, by partition"),
     ("decode_records_rejected_total", "counter", "records set aside, by partition and reason"),
@@ -22,17 +21,17 @@ pub const INVENTORY: [(&str, &str, &str); 8] = [
 /// The page that Prometheus reads.
 #[must_use]
 pub fn page(desk: &Desk) -> String {
-    let (log, store) = desk.health();
-    let is_up = |health: &Health| u64::from(*health == Health::Works).to_string();
+    let health = desk.health();
     let partitions = desk.partitions();
     let mut page = String::new();
     for (name, kind, meaning) in INVENTORY {
         // Writing into memory does not fail.
         let _ = writeln!(page, "# HELP trainwarden_{name} {meaning}\n# TYPE trainwarden_{name} {kind}");
-        match name {
-            "receive_up" => sample(&mut page, name, "", &is_up(&log)),
-            "keep_up" => sample(&mut page, name, "", &is_up(&store)),
-            _ => {}
+        if name == "up" {
+            for (part, health) in &health {
+                let is_up = u64::from(!matches!(health, Health::Failed(_)));
+                sample(&mut page, name, &format!("{{part=\"{part}\"}}"), &is_up.to_string());
+            }
         }
         for (partition, progress) in &partitions {
             let labels = format!("{{partition=\"{partition}\"}}");

@@ -136,3 +136,6 @@ pub(crate) const TOPIC_SEEN_WAIT: Duration = Duration::from_secs(3);
 /// Pause between two questions for a topic.
 #[cfg(feature = "kafka")]
 pub(crate) const METADATA_PAUSE: Duration = Duration::from_millis(50);
+/// A run of which nothing comes for so long is silent, in nanoseconds of log time: longer than an evaluation that nobody
+/// announced, as a rule.
+pub(crate) const RUN_SILENCE_NS: i64 = 300_000_000_000;

@@ -42,6 +42,7 @@ pub struct PartitionProgress {
 struct State {
     log: Health,
     store: Health,
+    archive: Health,
     partitions: BTreeMap<u32, PartitionProgress>,
 }
 
@@ -65,11 +66,11 @@ impl Desk {
         self.changes.subscribe()
     }
 
-    /// How log and store are.
+    /// How log, state and archive are, by name.
     #[must_use]
-    pub fn health(&self) -> (Health, Health) {
+    pub fn health(&self) -> [(&'static str, Health); 3] {
         let state = self.state();
-        (state.log.clone(), state.store.clone())
+        [("log", state.log.clone()), ("state", state.store.clone()), ("archive", state.archive.clone())]
     }
 
     /// How far each partition is.
@@ -105,6 +106,14 @@ impl Desk {
 
     pub(super) fn store_failed(&self, why: &str) {
         self.state().store = Health::Failed(why.to_owned());
+    }
+
+    pub(super) fn archive_works(&self) {
+        self.state().archive = Health::Works;
+    }
+
+    pub(super) fn archive_failed(&self, why: &str) {
+        self.state().archive = Health::Failed(why.to_owned());
     }
 
     pub(super) fn set_partitions(&self, partitions: &BTreeMap<u32, PartitionJudge>) {

@@ -86,11 +86,15 @@ async fn router(front: Front) -> Result<Router> {
 
 /// 200 when log and store work, else 503; `?verbose` says what each is.
 async fn readyz(State(desk): State<Arc<Desk>>, RawQuery(query): RawQuery) -> Response {
-    let (log, store) = desk.health();
-    let is_ready = log == Health::Works && !matches!(store, Health::Failed(_));
+    let parts = desk.health();
+    let is_ready = parts.iter().all(|(name, health)| match health {
+        Health::Works => true,
+        Health::Starting => *name != "log",
+        Health::Failed(_) => false,
+    });
     let mut text = String::new();
     if query.as_deref().is_some_and(|query| query.split('&').any(|part| part.starts_with("verbose"))) {
-        for (name, health) in [("log", log), ("state", store)] {
+        for (name, health) in parts {
             let line = match health {
                 Health::Works => format!("[+] {name} ok"),
                 Health::Starting => format!("[ ] {name} starting"),

@@ -1,5 +1,6 @@
 //! `serve`: the pipeline as a service. The log is read by one thread that judges; everything else answers.
 
+mod archiver;
 pub mod desk;
 #[cfg(feature = "kafka")]
 mod handover;
@@ -18,9 +19,12 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tracing::info;
+#[cfg(feature = "kafka")]
+use trainwarden_ingest::kafka::KafkaOptions;
 use trainwarden_ingest::{EmbeddedLog, EmbeddedOptions, Publisher, Source};
-use trainwarden_store::StateStore;
+use trainwarden_store::{Archive, StateStore};
 
+use self::archiver::{Archiver, ArchiverParts};
 use self::desk::Desk;
 use self::worker::{Worker, WorkerParts};
 use crate::config::Config;
@@ -57,6 +61,8 @@ impl Running {
 /// What the service works with.
 struct Parts {
     source: Box<dyn Source>,
+    /// A reader of its own for the archive, which goes at its own pace.
+    archive_source: Box<dyn Source>,
     publisher: Arc<dyn Publisher>,
     store: Arc<StateStore>,
     admission: Admission,
@@ -92,9 +98,9 @@ fn open(config: &Config) -> Result<Parts> {
     let kept_bytes = config.log.kept_mb << 20;
     let options = EmbeddedOptions { partitions: config.log.partitions, kept_bytes, ..EmbeddedOptions::default() };
     let log = Arc::new(EmbeddedLog::open(&config.data.join("log"), options, Arc::new(desk::now_ns))?);
-    let source = Box::new(log.source());
     Ok(Parts {
-        source,
+        source: Box::new(log.source()),
+        archive_source: Box::new(log.source()),
         publisher: log,
         store,
         admission,
@@ -104,21 +110,20 @@ fn open(config: &Config) -> Result<Parts> {
 }
 
 #[cfg(feature = "kafka")]
-fn open_kafka(
-    options: &trainwarden_ingest::kafka::KafkaOptions,
-    store: Arc<StateStore>,
-    admission: Admission,
-) -> Result<Parts> {
+fn open_kafka(options: &KafkaOptions, store: Arc<StateStore>, admission: Admission) -> Result<Parts> {
     use trainwarden_ingest::kafka::{KafkaPublisher, KafkaSource, create_topics};
     let topics = create_topics(options)?;
     info!(brokers = options.brokers, partitions = topics.partitions, created = topics.created, "the log is Kafka");
     let publisher = Arc::new(KafkaPublisher::open(options)?);
     let handover = Some(handover::Handover::open(options)?);
-    Ok(Parts { source: Box::new(KafkaSource::open(options)?), publisher, store, admission, handover })
+    let archive_group = format!("{}-archive", options.group);
+    let archive_source = KafkaSource::open(&KafkaOptions { group: archive_group, ..options.clone() })?;
+    let source = Box::new(KafkaSource::open(options)?);
+    Ok(Parts { source, archive_source: Box::new(archive_source), publisher, store, admission, handover })
 }
 
 async fn run(config: &Config, parts: Parts) -> Result<()> {
-    let Parts { source, publisher, store, admission, .. } = parts;
+    let Parts { source, archive_source, publisher, store, admission, .. } = parts;
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
     let address = listener.local_addr().context("the address cannot be told")?;
@@ -134,6 +139,18 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
         let (store, desk, stop) = (Arc::clone(&store), Arc::clone(&desk), Arc::clone(&stop));
         std::thread::spawn(move || handover::follow_incidents(follower, &store, &desk, &stop))
     });
+    let archiver = Archiver::new(ArchiverParts {
+        source: archive_source,
+        archive: Archive::open(config.archive.clone(), &config.data)?,
+        limits: config.archive.part_limits()?,
+        store: Arc::clone(&store),
+        desk: Arc::clone(&desk),
+        admission: admission.clone(),
+        stop: Arc::clone(&stop),
+    });
+    let runtime = tokio::runtime::Handle::current();
+    let archive_thread = std::thread::Builder::new().name("archive".to_owned()).spawn(move || archiver.run(&runtime));
+    let archive_thread = archive_thread.context("cannot start the archiving thread")?;
     let worker = Worker::new(WorkerParts {
         source,
         publisher,
@@ -164,6 +181,8 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
     info!("stopping");
     stop.store(true, Ordering::Relaxed);
     let judged = tokio::task::block_in_place(|| thread.join());
+    // A panic there was told on stderr already; what was not archived is archived after the next start.
+    let _ = tokio::task::block_in_place(|| archive_thread.join());
     #[cfg(feature = "kafka")]
     if let Some(follower) = follower {
         // A panic there was told on stderr already.

@@ -10,7 +10,8 @@ use futures_util::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::limits::{ARCHIVE_BYTES_MAX, PART_BYTES_MAX, PART_SECONDS, RETENTION_DAYS};
 use crate::{ArchiveError, Part, PartLimits, PartName};
@@ -21,12 +22,14 @@ const DAY_SECONDS: u32 = 86_400;
 const FOLDER: &str = "archive";
 
 /// The section `[archive]` of the configuration.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ArchiveOptions {
     /// Folder of the parts; the folder `archive` of the data folder where neither this nor `url` is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// `s3://bucket/prefix` instead of a folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Settings of the client of the bucket, such as `endpoint`, `region` and `allow_http`; beside them the
     /// environment variables that begin with `AWS_` count.

@@ -19,6 +19,8 @@ const SNAPSHOT_BYTES_MAX: usize = 4 << 30;
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Partition → the next record that the snapshots do not know.
 const POSITIONS: TableDefinition<'_, u32, u64> = TableDefinition::new("positions");
+/// Partition → the next record that is not in the archive.
+const ARCHIVED: TableDefinition<'_, u32, u64> = TableDefinition::new("archived");
 /// Partition and run → what its judge knows, compressed.
 const RUNS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("runs");
 /// Id → up to which record it is known, and the incident as JSON.
@@ -171,6 +173,31 @@ impl StateStore {
         Ok(state)
     }
 
+    /// The next record of a partition that is not in the archive.
+    ///
+    /// # Errors
+    /// [`StoreError::State`]
+    pub fn archived(&self, partition: u32) -> Result<u64, StoreError> {
+        let transaction = self.reading()?;
+        let archived = transaction.open_table(ARCHIVED).map_err(|error| self.failed("read", error))?;
+        let position = archived.get(partition).map_err(|error| self.failed("read", error))?;
+        Ok(position.map_or(0, |position| position.value()))
+    }
+
+    /// Notes that everything before a record of a partition is in the archive.
+    ///
+    /// # Errors
+    /// [`StoreError::State`]
+    pub fn set_archived(&self, partition: u32, position: u64) -> Result<(), StoreError> {
+        let transaction = self.writing()?;
+        let write = || -> Result<(), redb::Error> {
+            transaction.open_table(ARCHIVED)?.insert(partition, position)?;
+            Ok(())
+        };
+        write().map_err(|error| self.failed("write", error))?;
+        transaction.commit().map_err(|error| self.failed("write", error))
+    }
+
     /// Every incident, as JSON, in the order of ids.
     ///
     /// # Errors
@@ -258,6 +285,7 @@ impl StateStore {
     fn create(&self, transaction: &redb::WriteTransaction) -> Result<(), redb::Error> {
         transaction.open_table(META)?.insert("version", VERSION)?;
         transaction.open_table(POSITIONS)?;
+        transaction.open_table(ARCHIVED)?;
         transaction.open_table(RUNS)?;
         transaction.open_table(INCIDENTS)?;
         transaction.open_table(CHANGES)?;

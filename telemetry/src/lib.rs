@@ -26,7 +26,7 @@ pub use incident::{
 };
 pub use kind::{Kind, Severity, UnknownName};
 pub use metric::Metric;
-pub use observation::{AttemptStart, Conflict, Observation};
+pub use observation::{AttemptStart, Conflict, Observation, Quiet};
 pub use panel::{Label, Panel};
 pub use roster::{Communicators, Placement, Role, Roster};
 pub use run::{Attempt, Rank, RunId, Step, Timestamp};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attempt, CollectiveCall, Communicators, DigestSet, Event, Label, Panel, Rank, Roster};
+use crate::{Attempt, CollectiveCall, Communicators, DigestSet, Event, Label, Panel, Rank, Roster, Timestamp};
 
 /// The first row of an attempt was seen; nothing of it was judged yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,6 +32,17 @@ pub struct Conflict {
     pub values: Option<(f64, f64)>,
 }
 
+/// The log goes on, and nothing has come of the run for a long time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quiet {
+    /// The newest launch.
+    pub attempt: Attempt,
+    /// Its last row: step, and log time.
+    pub last: Label,
+    /// When it was overdue, in log time.
+    pub overdue: Timestamp,
+}
+
 /// One aligned piece of telemetry of one run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Observation {
@@ -47,4 +58,6 @@ pub enum Observation {
     Event(Event),
     /// Unequal rows for one key.
     Conflict(Conflict),
+    /// The whole run is silent.
+    Quiet(Quiet),
 }

@@ -1,7 +1,8 @@
-//! Detects a rank that stopped speaking while its peers go on.
+//! Detects a rank that stopped speaking while its peers go on, and a run that stopped as a whole.
 //!
 //! # What it finds
-//! Ranks whose cells stay away from row after row, in everything they used to send: `telemetry.silence`.
+//! Ranks whose cells stay away from row after row, in everything they used to send, and runs of which nothing comes any
+//! more: `telemetry.silence`.
 //!
 //! # Why it matters
 //! Who is silent cannot be judged. It is the first thing a dead process, a cut network or a hand on the agent shows.
@@ -12,14 +13,15 @@
 //! least half of its peers are present in each, and no other metric heard of it since. Ranks that fall silent together
 //! are one case; it ends when all spoke again, or with the attempt. It begins at the rank's last row plus the deadline.
 //! Quiet: ranks whose process exited, announced pauses, after `run_end`, the end of the input. A warning; critical from
-//! more than [`CRITICAL_SHARE`] of the ranks on.
+//! more than [`CRITICAL_SHARE`] of the ranks on. A whole run is silent when the clock of a live log goes on for 300 s
+//! without a row of it; that is critical, and ends with its next row. A recorded log has no such clock.
 //!
 //! # Parameters
 //! [`REGULAR_ROWS`], [`ROWS_PER_MISS`], [`ABSENT_ROWS`], [`CRITICAL_SHARE`].
 //!
 //! # Blind spots
 //! Metrics without a rank; a rank that never spoke; most ranks falling silent at one moment (a hang shows that); a run
-//! that stops as a whole, which the service tells by its clock.
+//! that stops as a whole in a recorded log: the end of an input is not silence.
 //!
 //! # Source
 //! Missing data is not "resolved" (prometheus/prometheus#14085): a rank is silent while others of its run still speak.
@@ -29,8 +31,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use trainwarden_kernels::Backend;
 use trainwarden_telemetry::{
-    Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Rank, Severity, Step, Suspect, Timestamp,
-    Verdict,
+    Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Quiet, Rank, Severity, Step, Suspect,
+    Timestamp, Verdict,
 };
 
 use crate::{Against, DetectError, Judge, Scene, Spec};
@@ -41,7 +43,7 @@ const SPEC: Spec = Spec {
     watches: &["samples: every metric of ranks"],
     kinds: &[Kind::Silence],
 };
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Rows after which a rank's habit is known.
 const REGULAR_ROWS: u32 = 8;
 /// A rank may lose one row in so many and still count as regular: networks drop some.
@@ -69,6 +71,8 @@ pub(crate) struct Silence {
     heard: Vec<Label>,
     metrics: BTreeMap<Metric, Vec<Habit>>,
     open: Vec<OpenCase>,
+    /// The whole run is silent.
+    quiet: Option<Verdict>,
     cases: u64,
 }
 
@@ -99,8 +103,9 @@ struct OpenCase {
 impl Silence {
     fn begin(&mut self, attempt: Attempt) -> Vec<Verdict> {
         let open = std::mem::take(&mut self.open);
+        let quiet = self.quiet.take();
         *self = Self { attempt, cases: self.cases, ..Self::default() };
-        open.into_iter().map(|case| Verdict { phase: Phase::Cleared, ..case.told }).collect()
+        open.into_iter().map(|case| case.told).chain(quiet).map(cleared).collect()
     }
 
     /// Index in `ranks` of each column; unknown ranks are let in.
@@ -122,6 +127,9 @@ impl Silence {
         let mut verdicts = Vec::new();
         if panel.attempt > self.attempt {
             verdicts.extend(self.begin(panel.attempt));
+        }
+        if panel.attempt == self.attempt {
+            verdicts.extend(self.quiet.take().map(cleared));
         }
         if panel.is_whole_run() || panel.attempt < self.attempt || self.has_ended {
             return verdicts;
@@ -216,6 +224,43 @@ impl Silence {
         touched.into_iter().map(|at| self.tell(at, panel, label, scene)).collect()
     }
 
+    /// Nothing has come of the run for a long time.
+    fn judge_quiet(&mut self, quiet: &Quiet, scene: &Scene) -> Vec<Verdict> {
+        let since = quiet.last.time.unwrap_or(quiet.overdue);
+        let is_announced = scene.pause_during(quiet.attempt, since, quiet.overdue).is_some();
+        if self.has_ended || self.quiet.is_some() || quiet.attempt < self.attempt || is_announced {
+            return Vec::new();
+        }
+        let seconds = quiet.overdue.0.saturating_sub(since.0) as f64 / 1e9;
+        let after = quiet.last.step.map_or(String::new(), |step| format!(" after {step}"));
+        let evidence = Evidence {
+            step: quiet.last.step,
+            observed: Some(seconds),
+            expected: Some(0.0),
+            note: Some("seconds without a row of the run, while the log goes on".to_owned()),
+            ..Evidence::new(SPEC.name, &Metric::new("heartbeat"))
+        };
+        let first = Label { step: quiet.last.step, time: Some(quiet.overdue) };
+        let told = Verdict {
+            detector: SPEC.name.to_owned(),
+            case: self.cases,
+            phase: Phase::Raised,
+            attempt: quiet.attempt,
+            kind: Kind::Silence,
+            severity: Severity::Critical,
+            suspects: Vec::new(),
+            subject: "run".to_owned(),
+            onset: quiet.last.step.map(|step| Onset { step, low: step, high: step }),
+            first,
+            last: first,
+            summary: format!("nothing has come of the run for {seconds:.0} s{after}, and it has not ended"),
+            evidence: vec![evidence],
+        };
+        self.cases += 1;
+        self.quiet = Some(told.clone());
+        vec![told]
+    }
+
     fn tell(&mut self, at: usize, panel: &Panel, label: Label, scene: &Scene) -> Verdict {
         let case = &mut self.open[at];
         let count = case.silent.len();
@@ -249,6 +294,10 @@ impl Silence {
         case.told = told.clone();
         told
     }
+}
+
+fn cleared(told: Verdict) -> Verdict {
+    Verdict { phase: Phase::Cleared, ..told }
 }
 
 fn raised(panel: &Panel, since: Label, last_word: Label, case: u64) -> Verdict {
@@ -310,6 +359,7 @@ impl Judge for Silence {
         Ok(match seen {
             Observation::Panel(panel) => self.judge_panel(panel, scene),
             Observation::Attempt(start) if start.attempt > self.attempt => self.begin(start.attempt),
+            Observation::Quiet(quiet) => self.judge_quiet(quiet, scene),
             Observation::Event(event) if event.kind == "run_end" && event.attempt >= self.attempt => {
                 self.has_ended = true;
                 Vec::new()
@@ -384,6 +434,35 @@ mod tests {
             let mut seen = gone.clone();
             seen.insert(10, Observation::Event(Event { rank: Some(Rank(5)), ..mark }));
             assert_eq!(judge(&seen), [], "{kind}");
+        }
+    }
+
+    fn quiet_at(step: u64) -> Observation {
+        let time = |after: i64| Some(Timestamp(step as i64 * ROW_NS + after));
+        let last = Label { step: Some(Step(step)), time: time(0) };
+        let overdue = time(300_000_000_000).expect("it was just made");
+        Observation::Quiet(Quiet { attempt: Attempt(0), last, overdue })
+    }
+
+    #[test]
+    fn a_run_that_stops_is_told_and_clears_with_its_next_row() {
+        let mut seen = rows("step_time_s", 4, 20, |_, _| true);
+        let next = seen.pop().expect("twenty rows");
+        seen.extend([quiet_at(18), quiet_at(18), next]);
+        let verdicts = judge(&seen);
+        let phases: Vec<Phase> = verdicts.iter().map(|verdict| verdict.phase).collect();
+        assert_eq!(phases, [Phase::Raised, Phase::Cleared]);
+        assert_eq!((verdicts[0].severity, verdicts[0].suspects.len()), (Severity::Critical, 0));
+        assert!(verdicts[0].summary.contains("300 s"), "{}", verdicts[0].summary);
+    }
+
+    #[test]
+    fn a_run_that_has_ended_or_pauses_is_not_silent() {
+        for kind in ["run_end", "pause_begin"] {
+            let mut seen = rows("step_time_s", 4, 20, |_, _| true);
+            seen.extend([event(kind, 19), quiet_at(19)]);
+            let verdicts = judge(&seen);
+            assert_eq!(verdicts, [], "after {kind}");
         }
     }
 }

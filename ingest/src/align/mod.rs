@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use trainwarden_telemetry::{
-    Attempt, AttemptStart, Communicators, DigestKind, Event, Metric, Observation, Roster, Timestamp,
+    Attempt, AttemptStart, Communicators, DigestKind, Event, Label, Metric, Observation, Quiet, Roster, Step, Timestamp,
 };
 
 use self::collectives::{CollectiveKey, CollectiveLane};
@@ -26,7 +26,7 @@ use self::digests::{DigestKey, DigestLane};
 use self::lane::{Placed, Wait};
 use self::pace::Pace;
 use self::samples::{SampleKey, SampleLane};
-use crate::limits::LANES_MAX;
+use crate::limits::{LANES_MAX, RUN_SILENCE_NS};
 use crate::row::{CollectiveRow, DigestRow, LogClock, NO_U32, NO_U64, NameId, Names, Record, Row, SampleRow};
 
 /// What alignment counted.
@@ -129,6 +129,10 @@ pub struct Aligner {
     digests: BTreeMap<DigestKey, usize>,
     collectives: BTreeMap<CollectiveKey, usize>,
     counts: Counts,
+    /// The last row of the run: attempt, step and log time.
+    last_row: Option<(u32, u64, i64)>,
+    /// The silence after it was handed on.
+    is_quiet: bool,
     /// Lanes by numbers of names: a cache that is empty after a restart.
     #[serde(skip)]
     sample_cache: HashMap<(u32, NameId, bool, bool), usize>,
@@ -158,6 +162,8 @@ impl Aligner {
             digests: BTreeMap::new(),
             collectives: BTreeMap::new(),
             counts: Counts::default(),
+            last_row: None,
+            is_quiet: false,
             sample_cache: HashMap::new(),
             digest_cache: HashMap::new(),
             collective_cache: HashMap::new(),
@@ -191,9 +197,20 @@ impl Aligner {
 
     /// Log time goes on without a record; appends what can be judged now to `ready`.
     pub fn tick(&mut self, log_time: i64, ready: &mut Vec<Observation>) {
-        if self.now.is_some_and(|now| log_time > now) {
-            self.advance(log_time, ready);
+        if self.now.is_none_or(|now| log_time <= now) {
+            return;
         }
+        if let Some((attempt, step, at)) = self.last_row.filter(|_| !self.is_quiet) {
+            let overdue = at.saturating_add(RUN_SILENCE_NS);
+            if log_time > overdue {
+                let step = (step != NO_U64).then_some(Step(step));
+                let last = Label { step, time: Some(Timestamp(at)) };
+                let quiet = Quiet { attempt: Attempt(attempt), last, overdue: Timestamp(overdue) };
+                self.waiting.entry(overdue).or_default().push(Observation::Quiet(quiet));
+                self.is_quiet = true;
+            }
+        }
+        self.advance(log_time, ready);
     }
 
     /// Forgets what numbers of texts stand for: the next record comes with other [`Names`].
@@ -306,6 +323,8 @@ impl Aligner {
     }
 
     fn wait(&mut self, attempt: u32, step: u64, opened_at: i64) -> Wait {
+        self.last_row = Some((attempt, step, opened_at));
+        self.is_quiet = false;
         let pace = self.paces.entry(attempt).or_default();
         if step != NO_U64 {
             pace.see(step);
@@ -452,6 +471,7 @@ fn order(seen: &Observation) -> Place<'_> {
             let (step, time) = (label.step.map(|step| step.0), label.time.map(|time| time.0));
             (5, panel.attempt.0, step, time, panel.metric.as_str(), "", !panel.is_whole_run())
         }
+        Observation::Quiet(quiet) => (6, quiet.attempt.0, None, Some(quiet.overdue.0), "", "", false),
     }
 }
 

@@ -1,5 +1,6 @@
 //! One partition: its segments, oldest first, and where the next record goes.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -17,8 +18,8 @@ pub(super) struct Partition {
     file: File,
     end: u64,
     append_time: i64,
-    /// Everything before is durable with the reader.
-    consumed: u64,
+    /// What is durable with each reader: everything before.
+    consumed: BTreeMap<u64, u64>,
 }
 
 impl Partition {
@@ -36,7 +37,7 @@ impl Partition {
         // A crash leaves a torn tail; nobody was told that it is durable.
         file.set_len(last.bytes).map_err(|source| disk("cut", &last.path, source))?;
         file.seek(SeekFrom::End(0)).map_err(|source| disk("open", &last.path, source))?;
-        Ok(Self { dir, options, segments, file, end, append_time, consumed: 0 })
+        Ok(Self { dir, options, segments, file, end, append_time, consumed: BTreeMap::new() })
     }
 
     /// The next offset.
@@ -84,12 +85,24 @@ impl Partition {
         Ok(first)
     }
 
-    /// Notes that everything before an offset is durable with the reader, and removes old segments.
-    pub(super) fn consume(&mut self, offset: u64) {
-        self.consumed = self.consumed.max(offset);
+    /// Lets a reader in: what it has not consumed is kept.
+    pub(super) fn join(&mut self, reader: u64) {
+        self.consumed.insert(reader, 0);
+    }
+
+    /// A reader has gone.
+    pub(super) fn leave(&mut self, reader: u64) {
+        self.consumed.remove(&reader);
+    }
+
+    /// Notes that everything before an offset is durable with a reader, and removes segments that all have consumed.
+    pub(super) fn consume(&mut self, reader: u64, offset: u64) {
+        let known = self.consumed.entry(reader).or_default();
+        *known = (*known).max(offset);
+        let consumed = self.consumed.values().copied().min().unwrap_or(0);
         let mut kept: u64 = self.segments.iter().map(|segment| segment.bytes).sum();
         while self.segments.len() > 1
-            && self.segments[1].first <= self.consumed
+            && self.segments[1].first <= consumed
             && kept - self.segments[0].bytes >= self.options.kept_bytes
         {
             // A segment that cannot be removed now is tried again with the next one.

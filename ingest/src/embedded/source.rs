@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::segment::{Found, SegmentReader};
@@ -15,6 +16,13 @@ pub struct EmbeddedSource {
     cursors: BTreeMap<u32, Cursor>,
     /// The partition that was read last.
     turn: u32,
+    reader: u64,
+}
+
+impl Drop for EmbeddedSource {
+    fn drop(&mut self) {
+        self.shared.state().partitions.iter_mut().for_each(|partition| partition.leave(self.reader));
+    }
 }
 
 /// Where a partition is read.
@@ -33,9 +41,14 @@ impl std::fmt::Debug for EmbeddedSource {
 
 impl EmbeddedSource {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let count = shared.state().partitions.len();
+        static READERS: AtomicU64 = AtomicU64::new(0);
+        let reader = READERS.fetch_add(1, Ordering::Relaxed);
+        let mut state = shared.state();
+        state.partitions.iter_mut().for_each(|partition| partition.join(reader));
+        let count = state.partitions.len();
+        drop(state);
         let ready = (0..u32::try_from(count).expect("their number was a u32")).map(Delivery::Assigned).collect();
-        Self { shared, ready, cursors: BTreeMap::new(), turn: 0 }
+        Self { shared, ready, cursors: BTreeMap::new(), turn: 0, reader }
     }
 
     /// The next delivery of any partition, in turns.
@@ -151,7 +164,7 @@ impl Source for EmbeddedSource {
 
     fn commit(&mut self, partition: u32, offset: u64) -> Result<(), SourceError> {
         if let Some(known) = self.shared.state().partitions.get_mut(partition as usize) {
-            known.consume(offset);
+            known.consume(self.reader, offset);
         }
         Ok(())
     }
