@@ -223,7 +223,7 @@ impl ClosedPart {
         self.columns[0].len() as u64
     }
 
-    /// The file: the same bytes each time. Takes about half a microsecond a row.
+    /// The file: the same bytes each time. Takes about half a microsecond a row: not for an async thread.
     ///
     /// # Errors
     /// [`ArchiveError::Encode`]: a bug of ours.

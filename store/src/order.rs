@@ -26,10 +26,10 @@ pub(crate) fn sorted_by(table: Table) -> (&'static [&'static str], &'static [&'s
     }
 }
 
-/// Rows in the order of the file, and what of them is one row group.
+/// Where each row goes in the file, and what of it is one row group.
 #[derive(Debug)]
 pub(crate) struct Order {
-    pub(crate) rows: Vec<u32>,
+    pub(crate) places: Vec<u32>,
     pub(crate) groups: Vec<Range<usize>>,
 }
 
@@ -62,19 +62,9 @@ impl Order {
             starts[*index] = next;
             next += series[*index].rows;
         }
-        let mut places = starts.clone();
-        let mut rows = vec![0_u32; row_count];
-        for (row, series) in (0_u32..).zip(&of_row) {
-            let place = &mut places[*series as usize];
-            rows[*place as usize] = row;
-            *place += 1;
-        }
-        for index in &by_key {
-            let start = starts[*index] as usize;
-            sort_rows(&mut rows[start..start + series[*index].rows as usize], &rows_by);
-        }
+        let places = places_of(&of_row, &starts, &rows_by);
         let groups = split(by_key.iter().map(|index| (series[*index].group, series[*index].rows as usize)));
-        Self { rows, groups }
+        Self { places, groups }
     }
 }
 
@@ -142,17 +132,47 @@ fn assign_groups(series: &mut [Series], rank: Option<usize>) {
     }
 }
 
-fn sort_rows(rows: &mut [u32], by: &[&ColumnRows]) {
-    let key = |row: u32| {
+/// The place of each row: behind the rows of its series that came before, or where its key says.
+///
+/// * `of_row`: the series of each row.
+/// * `starts`: the first place of each series.
+fn places_of(of_row: &[u32], starts: &[u32], by: &[&ColumnRows]) -> Vec<u32> {
+    let key = |row: usize| {
         let mut key = [0; 2];
         for (part, column) in key.iter_mut().zip(by) {
-            *part = column.key(row as usize);
+            *part = column.key(row);
         }
         key
     };
-    if !rows.is_sorted_by_key(|row| key(*row)) {
-        rows.sort_by_cached_key(|row| key(*row));
+    let mut next = starts.to_vec();
+    let mut latest = vec![[0; 2]; starts.len()];
+    let mut unsorted: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    let mut places = Vec::with_capacity(of_row.len());
+    for (row, series) in of_row.iter().enumerate() {
+        let index = *series as usize;
+        places.push(next[index]);
+        next[index] += 1;
+        let key = key(row);
+        if key < latest[index] {
+            unsorted.entry(*series).or_default();
+        }
+        latest[index] = key;
     }
+    if unsorted.is_empty() {
+        return places;
+    }
+    for (row, series) in (0..).zip(of_row) {
+        if let Some(rows) = unsorted.get_mut(series) {
+            rows.push(row);
+        }
+    }
+    for (series, mut rows) in unsorted {
+        rows.sort_by_cached_key(|row| key(*row as usize));
+        for (place, row) in (starts[series as usize]..).zip(rows) {
+            places[row as usize] = place;
+        }
+    }
+    places
 }
 
 /// Row groups as ranges of rows; one that a single rank overfills is cut by rows.

@@ -16,7 +16,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnDescPtr;
 use trainwarden_telemetry::Table;
 
-use crate::column_rows::{ColumnRows, Values};
+use crate::column_rows::{Arranged, ArrangedValues, ColumnRows};
 use crate::limits::{DICTIONARY_BYTES_MAX, LONG_PAGE_BYTES, PAGE_BYTES, VALUE_SEGMENT_ROWS, ZSTD_LEVEL};
 use crate::order::{Order, sorted_by};
 use crate::text_chunk::write_texts;
@@ -38,20 +38,21 @@ pub(crate) fn encode(table: Table, columns: &[ColumnRows]) -> Result<Bytes, Parq
         base_properties().set_sorting_columns(Some(sorting)).set_key_value_metadata(Some(vec![names])).build();
     let mut writer = SerializedFileWriter::new(Vec::new(), root, Arc::new(properties))?;
     for range in &order.groups {
-        let rows = &order.rows[range.clone()];
+        let metric = columns.iter().find(|column| column.column.name == "metric");
+        let metric = metric.map(|column| column.arranged(&order.places, range));
         let mut group = writer.next_row_group()?;
         for (field, column) in schema.fields().iter().zip(columns) {
+            let column = column.arranged(&order.places, range);
             let ours = match &column.values {
-                Values::F64(values) => {
-                    let values: Vec<f64> = rows.iter().map(|row| values[*row as usize]).collect();
-                    Some(write_values(descriptor(field)?, &values, &segments(columns, rows))?)
+                ArrangedValues::F64(values) => {
+                    Some(write_values(descriptor(field)?, values, &segments(metric.as_ref(), range.len()))?)
                 }
-                Values::Text(texts) => write_texts(descriptor(field)?, column, texts, rows)?,
-                Values::U32(_) | Values::U64(_) | Values::Time(_) => None,
+                ArrangedValues::Text(codes, texts) => write_texts(descriptor(field)?, &column, codes, texts)?,
+                ArrangedValues::U32(_) | ArrangedValues::U64(_) | ArrangedValues::Time(_) => None,
             };
             match ours {
                 Some((bytes, close)) => group.append_column(&bytes, close)?,
-                None => write_column(field, column, rows)?.append_to_row_group(&mut group)?,
+                None => write_column(field, &column.into_array())?.append_to_row_group(&mut group)?,
             }
         }
         group.close()?;
@@ -80,15 +81,14 @@ fn descriptor(field: &Field) -> Result<ColumnDescPtr, ParquetError> {
 }
 
 /// Ranges of rows that are one metric each; neighbours with few rows share one.
-fn segments(columns: &[ColumnRows], rows: &[u32]) -> Vec<Range<usize>> {
-    let metric = columns.iter().find(|column| column.column.name == "metric");
+fn segments(metric: Option<&Arranged<'_>>, rows: usize) -> Vec<Range<usize>> {
     let mut segments: Vec<Range<usize>> = Vec::new();
-    let Some(Values::Text(metric)) = metric.map(|column| &column.values) else {
-        segments.push(0..rows.len());
+    let Some(ArrangedValues::Text(metric, _)) = metric.map(|metric| &metric.values) else {
+        segments.push(0..rows);
         return segments;
     };
     let mut start = 0;
-    for run in rows.chunk_by(|a, b| metric.codes[*a as usize] == metric.codes[*b as usize]) {
+    for run in metric.chunk_by(|a, b| a == b) {
         let end = start + run.len();
         match segments.last_mut() {
             Some(last) if last.len() < VALUE_SEGMENT_ROWS && run.len() < VALUE_SEGMENT_ROWS => last.end = end,
@@ -100,21 +100,20 @@ fn segments(columns: &[ColumnRows], rows: &[u32]) -> Vec<Range<usize>> {
 }
 
 /// One column of a row group in the smallest of the encodings that suit its type.
-fn write_column(field: &Field, column: &ColumnRows, rows: &[u32]) -> Result<ArrowColumnChunk, ParquetError> {
-    let array = column.gather(rows);
+fn write_column(field: &Field, array: &ArrayRef) -> Result<ArrowColumnChunk, ParquetError> {
     let is_wide = matches!(field.data_type(), DataType::UInt64 | DataType::Timestamp(..));
     if !is_wide || array.null_count() == array.len() {
         let dictionary = base_properties()
             .set_dictionary_enabled(true)
             .set_dictionary_page_size_limit(DICTIONARY_BYTES_MAX)
             .set_data_page_size_limit(PAGE_BYTES);
-        return write_chunk(field, &array, dictionary);
+        return write_chunk(field, array, dictionary);
     }
     let steps = base_properties()
         .set_dictionary_enabled(false)
         .set_encoding(Encoding::DELTA_BINARY_PACKED)
         .set_data_page_size_limit(PAGE_BYTES);
-    let steps = write_chunk(field, &array, steps)?;
+    let steps = write_chunk(field, array, steps)?;
     if size(&steps) as f64 <= SMALL_BYTES_PER_ROW * array.len() as f64 {
         return Ok(steps);
     }
@@ -124,7 +123,7 @@ fn write_column(field: &Field, column: &ColumnRows, rows: &[u32]) -> Result<Arro
         .set_encoding(Encoding::PLAIN)
         .set_data_page_size_limit(LONG_PAGE_BYTES)
         .set_data_page_row_count_limit(usize::MAX);
-    let repeats = write_chunk(field, &array, repeats)?;
+    let repeats = write_chunk(field, array, repeats)?;
     Ok(if size(&repeats) < size(&steps) { repeats } else { steps })
 }
 

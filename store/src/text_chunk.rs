@@ -7,7 +7,7 @@ use parquet::errors::ParquetError;
 use parquet::schema::types::ColumnDescPtr;
 
 use crate::chunk::{Bounds, Chunk, Facts, PageBody};
-use crate::column_rows::{ColumnRows, Texts};
+use crate::column_rows::{Arranged, Texts};
 use crate::hybrid::{compress_codes, write_hybrid};
 use crate::limits::{DICTIONARY_BYTES_MAX, VALUE_PAGE_ROWS};
 
@@ -17,11 +17,11 @@ const BOUND_BYTES_MAX: usize = 256;
 /// Writes the chunk; `None` where the texts are too many or too long for a dictionary.
 pub(crate) fn write_texts(
     descriptor: ColumnDescPtr,
-    column: &ColumnRows,
+    column: &Arranged<'_>,
+    codes: &[u32],
     texts: &Texts,
-    rows: &[u32],
 ) -> Result<Option<(Bytes, ColumnCloseResult)>, ParquetError> {
-    let Some(dictionary) = Dictionary::of(column, texts, rows) else { return Ok(None) };
+    let Some(dictionary) = Dictionary::of(column, codes, texts) else { return Ok(None) };
     let is_optional = descriptor.max_def_level() > 0;
     let mut chunk = Chunk::new(descriptor);
     let mut plain = Vec::new();
@@ -30,13 +30,15 @@ pub(crate) fn write_texts(
         plain.extend_from_slice(text.as_bytes());
     }
     chunk.write_dictionary(PageBody::compress_dictionary(&plain)?, dictionary.texts.len())?;
-    for page in rows.chunks(VALUE_PAGE_ROWS) {
-        let is_there = |row: &&u32| !column.is_null(**row as usize);
-        let code = |row: &u32| dictionary.place_of[texts.codes[*row as usize] as usize];
-        let codes: Vec<u32> = page.iter().filter(is_there).map(code).collect();
-        let front = if is_optional { levels(page.iter().map(|row| u32::from(is_there(&row)))) } else { Vec::new() };
-        let facts = Facts { bounds: dictionary.bounds(&codes), rows: page.len(), nulls: page.len() - codes.len() };
-        chunk.write_page(compress_codes(&front, &codes)?, Encoding::RLE_DICTIONARY, facts)?;
+    let mut start = 0;
+    for page in codes.chunks(VALUE_PAGE_ROWS) {
+        let is_there = |row: usize| !column.is_null(start + row);
+        let known = page.iter().enumerate().filter(|(row, _)| is_there(*row));
+        let places: Vec<u32> = known.map(|(_, code)| dictionary.place_of[*code as usize]).collect();
+        let front = if is_optional { levels((0..page.len()).map(|row| u32::from(is_there(row)))) } else { Vec::new() };
+        let facts = Facts { bounds: dictionary.bounds(&places), rows: page.len(), nulls: page.len() - places.len() };
+        chunk.write_page(compress_codes(&front, &places)?, Encoding::RLE_DICTIONARY, facts)?;
+        start += page.len();
     }
     chunk.finish().map(Some)
 }
@@ -58,14 +60,14 @@ struct Dictionary<'a> {
 }
 
 impl<'a> Dictionary<'a> {
-    fn of(column: &ColumnRows, texts: &'a Texts, rows: &[u32]) -> Option<Self> {
+    fn of(column: &Arranged<'_>, codes: &[u32], texts: &'a Texts) -> Option<Self> {
         let mut is_used = vec![false; texts.distinct.len()];
-        for row in rows.iter().filter(|row| !column.is_null(**row as usize)) {
-            is_used[texts.codes[*row as usize] as usize] = true;
+        for (_, code) in codes.iter().enumerate().filter(|(row, _)| !column.is_null(*row)) {
+            is_used[*code as usize] = true;
         }
         let mut used: Vec<usize> = (0..is_used.len()).filter(|code| is_used[*code]).collect();
         let bytes: usize = used.iter().map(|code| texts.distinct[*code].len() + 4).sum();
-        if used.is_empty() || used.len() > rows.len() / 2 + 1 || bytes > DICTIONARY_BYTES_MAX {
+        if used.is_empty() || used.len() > codes.len() / 2 + 1 || bytes > DICTIONARY_BYTES_MAX {
             return None;
         }
         used.sort_unstable_by(|a, b| texts.distinct[*a].cmp(&texts.distinct[*b]));
