@@ -4,7 +4,13 @@
 
 /// Version 1.
 pub mod v1 {
-    #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated; the .proto files are the page")]
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        clippy::clone_on_ref_ptr,
+        reason = "generated; the .proto files are the page"
+    )]
     tonic::include_proto!("trainwarden.v1");
 
     /// The contract as a serialised `FileDescriptorSet`, for reflection.

@@ -1,0 +1,175 @@
+//! A running `trainwarden serve`, as tests use it: the real binary on a folder and a port of its own.
+
+#![allow(dead_code, reason = "each test target uses its part")]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use trainwarden::client::GrpcPublisher;
+use trainwarden::replay::replay;
+use trainwarden::send::{SendOptions, Sent, send};
+use trainwarden::serve::Running;
+
+use crate::recorded::json;
+
+/// Longest wait for anything that must come; a loaded machine takes its time.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A service, ended when it is dropped.
+pub(crate) struct Service {
+    data: PathBuf,
+    address: SocketAddr,
+    arguments: Vec<String>,
+    child: Child,
+}
+
+impl Service {
+    /// Starts a service and waits until it answers.
+    pub(crate) fn start(data: &Path, arguments: &[&str]) -> Self {
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let address = free_address();
+        let child = spawn(data, address, &arguments);
+        let service = Self { data: data.to_owned(), address, arguments, child };
+        service.wait_ready();
+        service
+    }
+
+    /// Where it answers.
+    pub(crate) fn url(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Its data folder.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Ends it as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it was ours");
+    }
+
+    /// Starts it again on the same folder and port.
+    pub(crate) fn restart(&mut self) {
+        self.child = spawn(&self.data, self.address, &self.arguments);
+        self.wait_ready();
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub(crate) fn stop(&mut self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+        assert!(self.child.wait().expect("it was ours").success(), "it stops in peace");
+    }
+
+    /// What it answers to a GET: status line and body.
+    pub(crate) fn get(&self, path: &str) -> Option<(String, String)> {
+        let mut stream = TcpStream::connect(self.address).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.lines().next()?.to_owned(), body.to_owned()))
+    }
+
+    /// The sum of a metric over its labels.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let (_, page) = self.get("/metrics").expect("it answers");
+        let lines = page.lines().filter(|line| line.starts_with(&format!("trainwarden_{name}")));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
+    /// What `incidents list --output json` prints of it.
+    pub(crate) fn incidents(&self) -> String {
+        incidents(&["--url", &self.url()])
+    }
+
+    /// What `incidents list --output json` prints of its folder.
+    pub(crate) fn incidents_of_folder(&self) -> String {
+        incidents(&["--data", &self.data.display().to_string()])
+    }
+
+    fn wait_ready(&self) {
+        let pid = self.child.id();
+        wait_until("the service answers", || {
+            Running::find(&self.data).is_some_and(|running| running.pid == pid)
+                && self.get("/readyz").is_some_and(|(status, _)| status.contains("200"))
+        });
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("loopback has free ports")
+}
+
+fn spawn(data: &Path, address: SocketAddr, arguments: &[String]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_trainwarden"))
+        .args(["serve", "--listen", &address.to_string(), "--data"])
+        .arg(data)
+        .args(arguments)
+        .env("RUST_LOG", "warn")
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the binary was built")
+}
+
+fn incidents(from: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_trainwarden"))
+        .args(["incidents", "list", "--output", "json"])
+        .args(from)
+        .output()
+        .expect("the binary was built");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("JSON is UTF-8")
+}
+
+/// Waits until something is so.
+pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not so within {PATIENCE:?}: {what}");
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Waits until a service tells exactly this; what else it told last is in the failure.
+pub(crate) fn wait_told(service: &Service, expected: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let told = service.incidents();
+        if told == expected {
+            return;
+        }
+        if Instant::now() >= deadline {
+            assert_eq!(told, expected, "within {PATIENCE:?}");
+        }
+        std::thread::sleep(PAUSE * 4);
+    }
+}
+
+/// What `replay --json` prints of a folder.
+pub(crate) fn replayed(folder: &Path) -> String {
+    let (findings, _) = replay(&[folder.to_owned()], None).expect("the folder replays");
+    json(&findings.incidents)
+}
+
+/// Sends a folder to a service, at once.
+pub(crate) fn send_to(folder: &Path, url: &str) -> Sent {
+    let publisher = GrpcPublisher::connect(url).expect("the service answers");
+    send(&[folder.to_owned()], &publisher, &SendOptions::default()).expect("everything is durable").0
+}
