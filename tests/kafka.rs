@@ -19,6 +19,12 @@ mod feed;
 mod latest;
 #[path = "kafka/places.rs"]
 mod places;
+#[path = "recorded/mod.rs"]
+mod recorded;
+#[path = "service/mod.rs"]
+mod service;
+#[path = "kafka/service.rs"]
+mod service_on_kafka;
 #[path = "kafka/settings.rs"]
 mod settings;
 #[macro_use]

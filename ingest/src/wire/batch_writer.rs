@@ -13,7 +13,7 @@ use crate::{CollectiveRow, DigestRow, NO_TIME, NO_U32, NO_U64, NameId, Names, Re
 /// Columns that a sender does not write: the envelope says them, or our rows do not keep them.
 const NOT_SENT: [&str; 4] = ["algo", "proto", "sender", "sequence"];
 
-/// Gathers rows of one run by table, with their log time in `received`.
+/// Gathers rows of one run by table, with their log time in `received` where they have one.
 #[derive(Debug, Default)]
 pub struct BatchWriter {
     tables: BTreeMap<Table, Rows>,
@@ -90,7 +90,7 @@ impl BatchWriter {
             told_time(row.time),
             names.get(row.metric).into(),
             Cell::Float(row.value),
-            received.into(),
+            told_time(received),
         ];
         self.row(Table::Samples, &cells);
     }
@@ -110,7 +110,7 @@ impl BatchWriter {
             told_time(row.end),
             told_u64(row.step),
             told_u32(row.peer),
-            received.into(),
+            told_time(received),
         ];
         self.row(Table::Collectives, &cells);
     }
@@ -126,7 +126,7 @@ impl BatchWriter {
             text(row.name),
             text(row.digest),
             text(row.group),
-            received.into(),
+            told_time(received),
         ];
         self.row(Table::Digests, &cells);
     }
@@ -143,7 +143,7 @@ impl BatchWriter {
             event.rank.map(|rank| rank.0).into(),
             event.subject.as_deref().into(),
             event.detail.as_deref().into(),
-            received.into(),
+            told_time(received),
         ];
         self.row(Table::Events, &cells);
     }
