@@ -2,6 +2,8 @@
 
 use ndarray::ArrayView2;
 
+use crate::cpu::{Bracket, Fingerprint, FingerprintKey, Format, SequentialBank, SequentialSettings, Slack};
+
 /// A backend could not compute.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -14,6 +16,16 @@ pub enum KernelError {
         /// [rows, columns] of the presence mask.
         present: [usize; 2],
     },
+    /// An array has not the length that the others ask for.
+    #[error("`{what}` has {is} elements and should have {should_be}")]
+    Length {
+        /// Name of the argument.
+        what: &'static str,
+        /// Its length.
+        is: usize,
+        /// The length that the other arguments ask for.
+        should_be: usize,
+    },
 }
 
 /// Center and spread of each row of a panel.
@@ -25,6 +37,15 @@ pub struct CenterSpread {
     pub mad: Vec<f32>,
     /// `[rows]`: number of counted cells.
     pub count: Vec<u32>,
+}
+
+impl CenterSpread {
+    /// Removes all rows and keeps the memory.
+    pub fn clear(&mut self) {
+        self.median.clear();
+        self.mad.clear();
+        self.count.clear();
+    }
 }
 
 /// Arithmetic on panels. Every backend gives the same bits for what is documented as exact.
@@ -48,4 +69,62 @@ pub trait Backend: Send {
         values: ArrayView2<'_, f32>,
         present: ArrayView2<'_, bool>,
     ) -> Result<CenterSpread, KernelError>;
+
+    /// Median and MAD of each metric at one tick, exact, from where they were at the last tick.
+    ///
+    /// * `values`: `[metrics, columns]` in one piece, any unit; NaN cells are not counted, infinities are.
+    /// * `brackets`: `[metrics]`, kept by the caller from tick to tick; a default one to begin with. Their content
+    ///   changes no result, only the time.
+    /// * `statistics`: replaced, `[metrics]`.
+    ///
+    /// Cost: two reads of the values out of cache and about 0.7 cycles a value where the guess holds; at most three times
+    /// as much where it fails. Nothing is allocated from the second tick on.
+    ///
+    /// # Errors
+    /// [`KernelError::Length`] when `values` is not `brackets.len()` rows of `columns`.
+    fn center_spread_tick(
+        &mut self,
+        values: &[f32],
+        columns: usize,
+        brackets: &mut [Bracket],
+        statistics: &mut CenterSpread,
+    ) -> Result<(), KernelError>;
+
+    /// Fingerprint of weights: see [`Fingerprint`]. Exact but for the sum of squares, and that is equal on all backends.
+    ///
+    /// * `bytes`: numbers of `format`, little-endian, from tile `first_tile` of the tensor on.
+    /// * `fingerprint`: replaced; its table keeps its memory.
+    ///
+    /// # Errors
+    /// [`KernelError::Length`] when `bytes` is no whole count of numbers.
+    fn fingerprint(
+        &mut self,
+        bytes: &[u8],
+        format: Format,
+        key: &FingerprintKey,
+        first_tile: u64,
+        fingerprint: &mut Fingerprint,
+    ) -> Result<(), KernelError>;
+
+    /// Feeds ticks to EWMA, CUSUM and Page-Hinkley of many series: see [`SequentialBank`]. Equal bits on all backends.
+    ///
+    /// * `values`: `[ticks, series]` in one piece, oldest first; NaN where a value is missing.
+    /// * Returns the number of series above the threshold after the last tick.
+    ///
+    /// # Errors
+    /// [`KernelError::Length`] when `values` is no whole count of ticks.
+    fn sequential_update(
+        &mut self,
+        bank: &mut SequentialBank,
+        values: &[f32],
+        settings: &SequentialSettings,
+    ) -> Result<usize, KernelError>;
+
+    /// Adds collectives of one group to the waiting times of its ranks: see [`Slack`]. Equal bits on all backends.
+    ///
+    /// * `arrivals`: `[collectives, ranks]` in one piece, time relative to a common origin; NaN where a rank did not arrive.
+    ///
+    /// # Errors
+    /// [`KernelError::Length`] when `arrivals` is no whole count of collectives.
+    fn slack(&mut self, arrivals: &[f32], slack: &mut Slack) -> Result<(), KernelError>;
 }

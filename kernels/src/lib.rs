@@ -8,14 +8,21 @@ mod cpu;
 mod evidence;
 mod peers;
 mod robust;
+mod simd;
 mod tail;
+#[cfg(test)]
+mod testing;
 mod vote;
 
 pub use backend::{Backend, CenterSpread, KernelError};
-pub use cpu::Cpu;
+pub use cpu::{
+    Bocpd, BocpdSettings, Bracket, Cpu, EProcessBank, Fingerprint, FingerprintKey, Format, MatrixProfile,
+    RollingMedian, SKETCH, SequentialBank, SequentialSettings, Slack, TILE_BYTES, Tail, Tile,
+};
 pub use evidence::{count_evidence, count_tail, lag_one_correlation, shift_evidence, tail_evidence, trial_evidence};
 pub use peers::{Middle, quantile_in_place};
 pub use robust::{mad, median, median_in_place, quantile};
+pub use simd::Isa;
 pub use tail::heavy_tail_log10_e;
 pub use vote::{Vote, vote};
 

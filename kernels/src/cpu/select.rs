@@ -1,0 +1,188 @@
+//! Exact order statistics by repeated sifting.
+
+use crate::cpu::sift::{Measure, sift_open};
+use crate::simd::Isa;
+
+/// Up to so many values are sorted outright.
+const SORTED_MAX: usize = 24;
+/// A pass whose guess holds neither rank is repeated beside it; after so many passes the standard library selects, so
+/// that no input, however made, costs more than a fixed multiple.
+const PASSES_MAX: usize = 12;
+
+/// How many values to look at, and how many of them to leave between the guess and the rank on either side: about two
+/// standard deviations of a rank in a sample of that size.
+fn sample_of(count: usize) -> (usize, usize) {
+    match count {
+        ..512 => (15, 2),
+        512..8_192 => (31, 5),
+        8_192..65_536 => (127, 12),
+        _ => (511, 24),
+    }
+}
+
+/// The values of two neighbouring ranks among `measure` of `source`: `ranks[0]` and `ranks[1]`, equal or one more.
+///
+/// * `source`: without NaN. `guess`: ends between which the ranks may lie; a wrong guess costs time only.
+/// * `buffers`: two, at least as long as `source`; overwritten.
+/// * Zeros come out with either sign.
+///
+/// Cost: about 1.5 passes over `source` typically; bounded by a fixed number of passes and one introselect.
+pub(crate) fn select_pair(
+    isa: Isa,
+    source: &[f32],
+    measure: Measure,
+    guess: Option<[f32; 2]>,
+    buffers: [&mut [f32]; 2],
+    mut ranks: [usize; 2],
+) -> [f32; 2] {
+    let [mut next, mut now] = buffers;
+    let mut guess = guess;
+    let mut count = source.len();
+    let mut is_source = true;
+    let mut range = [f32::NEG_INFINITY, f32::INFINITY];
+    for _ in 0..PASSES_MAX {
+        if count <= SORTED_MAX {
+            break;
+        }
+        let (values, of) = if is_source { (source, measure) } else { (&now[..count], Measure::Value) };
+        let ends = guess.take().unwrap_or_else(|| bracket(values, of, ranks));
+        let sifted = sift_open(isa, values, of, ends, next);
+        let first_inside = sifted.below + sifted.at_low;
+        let first_high = first_inside + sifted.inside;
+        let place = |rank: usize| match rank {
+            _ if rank < sifted.below => Place::Below,
+            _ if rank < first_inside => Place::Value(ends[0]),
+            _ if rank < first_high => Place::Inside,
+            _ if rank < first_high + sifted.at_high => Place::Value(ends[1]),
+            _ => Place::Above,
+        };
+        match (place(ranks[0]), place(ranks[1])) {
+            (Place::Value(lower), Place::Value(upper)) => return [lower, upper],
+            (Place::Inside, Place::Inside) => {
+                ranks = ranks.map(|rank| rank - first_inside);
+                count = sifted.inside;
+                range = ends;
+                is_source = false;
+                std::mem::swap(&mut now, &mut next);
+            }
+            (Place::Value(lower), Place::Inside) => return [lower, least(&next[..sifted.inside])],
+            (Place::Inside, Place::Value(upper)) => return [greatest(&next[..sifted.inside]), upper],
+            // The guess was beside the ranks: the values on that side are sifted next. An end that is itself wanted is
+            // kept inside the open interval by the next float beyond it.
+            (Place::Below, Place::Below | Place::Value(_)) => guess = Some([range[0], ends[0].next_up()]),
+            (Place::Value(_) | Place::Above, Place::Above) => guess = Some([ends[1].next_down(), range[1]]),
+            (Place::Below, _) => guess = Some([range[0], ends[1].next_up()]),
+            (_, Place::Above) => guess = Some([ends[0].next_down(), range[1]]),
+            (Place::Above, _) | (_, Place::Below) => unreachable!("ranks ascend"),
+        }
+    }
+    if is_source {
+        for (place, value) in now.iter_mut().zip(source) {
+            *place = measure.of(*value);
+        }
+    }
+    by_sorting(&mut now[..count], ranks)
+}
+
+enum Place {
+    Below,
+    Value(f32),
+    Inside,
+    Above,
+}
+
+fn least(values: &[f32]) -> f32 {
+    values.iter().copied().fold(f32::INFINITY, |least, value| if value < least { value } else { least })
+}
+
+fn greatest(values: &[f32]) -> f32 {
+    values.iter().copied().fold(f32::NEG_INFINITY, |most, value| if value > most { value } else { most })
+}
+
+/// Two values of a small sample, between which the ranks lie most of the time.
+fn bracket(values: &[f32], measure: Measure, ranks: [usize; 2]) -> [f32; 2] {
+    let (size, margin) = sample_of(values.len());
+    let mut sample = [0.0_f32; 511];
+    let sample = &mut sample[..size];
+    let stride = values.len() / size;
+    for (at, place) in sample.iter_mut().enumerate() {
+        // Off the grid by a little, so that a period in the data does not choose the sample.
+        *place = measure.of(values[at * stride + (at * 7) % stride]);
+    }
+    sort_small(sample);
+    let low = (ranks[0] * size / values.len()).checked_sub(margin);
+    let high = ranks[1] * size / values.len() + margin;
+    let low = low.map_or(f32::NEG_INFINITY, |at| sample[at]);
+    let high = sample.get(high).copied().unwrap_or(f32::INFINITY);
+    [low, high]
+}
+
+fn by_sorting(values: &mut [f32], ranks: [usize; 2]) -> [f32; 2] {
+    if values.len() <= SORTED_MAX {
+        sort_small(values);
+        return ranks.map(|rank| values[rank]);
+    }
+    let (_, lower, above) = values.select_nth_unstable_by(ranks[0], f32::total_cmp);
+    let lower = *lower;
+    [lower, if ranks[1] == ranks[0] { lower } else { least(above) }]
+}
+
+/// By insertion where that is fastest.
+fn sort_small(values: &mut [f32]) {
+    if values.len() > SORTED_MAX {
+        values.sort_unstable_by(f32::total_cmp);
+        return;
+    }
+    for end in 1..values.len() {
+        let value = values[end];
+        let mut at = end;
+        while at > 0 && values[at - 1] > value {
+            values[at] = values[at - 1];
+            at -= 1;
+        }
+        values[at] = value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(values: &[f32]) {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f32::total_cmp);
+        let last = values.len() - 1;
+        for rank in [0, values.len() / 3, values.len() / 2, last].map(|rank| rank.min(last)) {
+            let ranks = [rank.saturating_sub(1), rank];
+            for isa in Isa::all() {
+                let (mut one, mut other) = (vec![0.0; values.len()], vec![0.0; values.len()]);
+                let pair = select_pair(isa, values, Measure::Value, None, [&mut one, &mut other], ranks);
+                assert_eq!(pair, ranks.map(|rank| sorted[rank]), "{isa}: ranks {ranks:?} of {}", values.len());
+            }
+        }
+    }
+
+    #[test]
+    fn hostile_orders_and_ties_are_selected_right() {
+        for count in [1, 2, 25, 100, 511, 512, 3_000, 9_000, 70_000] {
+            check(&vec![3.0; count]);
+            check(&(0..count).map(|at| at as f32).collect::<Vec<_>>());
+            check(&(0..count).map(|at| (count - at) as f32).collect::<Vec<_>>());
+            check(&(0..count).map(|at| (at % 2) as f32).collect::<Vec<_>>());
+            check(&(0..count).map(|at| ((at * 7_919) % 13) as f32).collect::<Vec<_>>());
+            check(&(0..count).map(|at| if at % 3 == 0 { f32::INFINITY } else { at as f32 }).collect::<Vec<_>>());
+            check(&(0..count).map(|at| if at % 5 < 3 { f32::NEG_INFINITY } else { -0.0 }).collect::<Vec<_>>());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn selection_is_what_sorting_gives(
+            values in prop::collection::vec(prop_oneof![-1e3_f32..1e3, (0_u8..9).prop_map(f32::from)], 1..1_500),
+        ) {
+            check(&values);
+        }
+    }
+}
