@@ -228,7 +228,14 @@ impl Block<'_> {
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(self, l: L, x: &[f32; LANES], constants: [f32; 4], total: &mut [f32; LANES]) {
+    fn set<L: Lanes>(&mut self, l: L, length: usize, grown: &Grown<L>, stay: L::F) {
+        l.store(l.mul(stay, grown.weight), &mut self.weights[length]);
+        l.store(grown.mean, &mut self.means[length]);
+        l.store(grown.rate, &mut self.rates[length]);
+    }
+
+    #[inline(always)]
+    fn update<L: Lanes>(mut self, l: L, x: &[f32; LANES], constants: [f32; 4], total: &mut [f32; LANES]) {
         let [hazard, prior_mean, prior_rate, forget] = constants;
         let last = self.weights.len() - 1;
         let stay = l.splat(1.0 - hazard);
@@ -243,12 +250,20 @@ impl Block<'_> {
         l.store(l.select(is_lighter, grown.mean, oldest.mean), &mut self.means[last]);
         let forgotten = l.mul(oldest.rate, l.splat(forget));
         l.store(l.select(is_lighter, grown.rate, forgotten), &mut self.rates[last]);
-        for length in (0..last - 1).rev() {
-            let grown = self.grow(l, length, x, scale);
-            mass = l.add(mass, grown.weight);
-            l.store(l.mul(stay, grown.weight), &mut self.weights[length + 1]);
-            l.store(grown.mean, &mut self.means[length + 1]);
-            l.store(grown.rate, &mut self.rates[length + 1]);
+        // Two lengths at a time: one's arithmetic fills the waits of the other's.
+        let mut next = last - 1;
+        while next >= 2 {
+            let older = self.grow(l, next - 1, x, scale);
+            let younger = self.grow(l, next - 2, x, scale);
+            mass = l.add(l.add(mass, older.weight), younger.weight);
+            self.set(l, next, &older, stay);
+            self.set(l, next - 1, &younger, stay);
+            next -= 2;
+        }
+        if next == 1 {
+            let youngest = self.grow(l, 0, x, scale);
+            mass = l.add(mass, youngest.weight);
+            self.set(l, 1, &youngest, stay);
         }
         l.store(l.mul(l.splat(hazard), mass), &mut self.weights[0]);
         l.store(mass, total);

@@ -1,22 +1,24 @@
 //! Exact order statistics by repeated sifting.
 
-use crate::cpu::sift::{Measure, sift_open};
-use crate::simd::Isa;
+use std::cmp::Ordering;
 
-/// Up to so many values are sorted outright.
-const SORTED_MAX: usize = 24;
+use crate::cpu::sift::{Measure, sift_open};
+use crate::simd::lanes::LANES;
+use crate::simd::{Isa, vectored};
+
+/// Up to so many values are sorted outright: one vector.
+const SORTED_MAX: usize = LANES;
 /// A pass whose guess holds neither rank is repeated beside it; after so many passes the standard library selects, so
 /// that no input, however made, costs more than a fixed multiple.
 const PASSES_MAX: usize = 12;
 
-/// How many values to look at, and how many of them to leave between the guess and the rank on either side: about two
-/// standard deviations of a rank in a sample of that size.
+/// How many values to look at, and how many of them to leave between the guess and the rank on either side: one and a half
+/// to two standard deviations of a rank in a sample of that size.
 fn sample_of(count: usize) -> (usize, usize) {
     match count {
-        ..512 => (15, 2),
-        512..8_192 => (31, 5),
-        8_192..65_536 => (127, 12),
-        _ => (511, 24),
+        ..512 => (16, 3),
+        512..65_536 => (64, 8),
+        _ => (512, 24),
     }
 }
 
@@ -45,7 +47,7 @@ pub(crate) fn select_pair(
             break;
         }
         let (values, of) = if is_source { (source, measure) } else { (&now[..count], Measure::Value) };
-        let ends = guess.take().unwrap_or_else(|| bracket(values, of, ranks));
+        let ends = guess.take().unwrap_or_else(|| bracket(isa, values, of, ranks));
         let sifted = sift_open(isa, values, of, ends, next);
         let first_inside = sifted.below + sifted.at_low;
         let first_high = first_inside + sifted.inside;
@@ -81,7 +83,7 @@ pub(crate) fn select_pair(
             *place = measure.of(*value);
         }
     }
-    by_sorting(&mut now[..count], ranks)
+    by_sorting(isa, &mut now[..count], ranks)
 }
 
 enum Place {
@@ -100,48 +102,67 @@ fn greatest(values: &[f32]) -> f32 {
 }
 
 /// Two values of a small sample, between which the ranks lie most of the time.
-fn bracket(values: &[f32], measure: Measure, ranks: [usize; 2]) -> [f32; 2] {
+fn bracket(isa: Isa, values: &[f32], measure: Measure, ranks: [usize; 2]) -> [f32; 2] {
     let (size, margin) = sample_of(values.len());
-    let mut sample = [0.0_f32; 511];
-    let sample = &mut sample[..size];
+    // Off the grid by a little, so that a period in the data does not choose the sample.
     let stride = values.len() / size;
-    for (at, place) in sample.iter_mut().enumerate() {
-        // Off the grid by a little, so that a period in the data does not choose the sample.
-        *place = measure.of(values[at * stride + (at * 7) % stride]);
-    }
-    sort_small(sample);
+    let place = |at: usize| measure.of(values[at * stride + (at * 7) % stride]);
     let low = (ranks[0] * size / values.len()).checked_sub(margin);
-    let high = ranks[1] * size / values.len() + margin;
-    let low = low.map_or(f32::NEG_INFINITY, |at| sample[at]);
-    let high = sample.get(high).copied().unwrap_or(f32::INFINITY);
-    [low, high]
+    let high = Some(ranks[1] * size / values.len() + margin).filter(|high| *high < size);
+    let [low_value, high_value] = match size {
+        16 => ranked(isa, &mut std::array::from_fn::<f32, 16, _>(place), [low, high]),
+        64 => ranked(isa, &mut std::array::from_fn::<f32, 64, _>(place), [low, high]),
+        _ => {
+            let mut sample: [f32; 512] = std::array::from_fn(place);
+            sample.sort_unstable_by(f32::total_cmp);
+            [low, high].map(|at| sample[at.unwrap_or(0)])
+        }
+    };
+    [if low.is_some() { low_value } else { f32::NEG_INFINITY }, if high.is_some() { high_value } else { f32::INFINITY }]
 }
 
-fn by_sorting(values: &mut [f32], ranks: [usize; 2]) -> [f32; 2] {
+fn ranked(isa: Isa, sample: &mut [f32], ranks: [Option<usize>; 2]) -> [f32; 2] {
+    sort_vectors(isa, sample.as_chunks_mut::<LANES>().0);
+    ranks.map(|rank| sample[rank.unwrap_or(0)])
+}
+
+vectored! {
+    /// Sorts up to four vectors, without a branch that depends on the values: the place of each is the number of smaller
+    /// ones, and of equal ones before it.
+    fn sort_vectors(l; vectors: &'a mut [[f32; LANES]]) {
+        let mut sorted = [0.0; 4 * LANES];
+        for at in 0..vectors.len() {
+            for lane in 0..LANES {
+                let value = l.splat(vectors[at][lane]);
+                let mut place = 0;
+                for (other_at, others) in vectors.iter().enumerate() {
+                    let others = l.load(others);
+                    let (less, equal) = (l.mask_bits(l.lt(others, value)), l.mask_bits(l.eq(others, value)));
+                    let before = match other_at.cmp(&at) {
+                        Ordering::Less => equal,
+                        Ordering::Equal => equal & ((1 << lane) - 1),
+                        Ordering::Greater => 0,
+                    };
+                    place += (less.count_ones() + before.count_ones()) as usize;
+                }
+                sorted[place] = vectors[at][lane];
+            }
+        }
+        let vectors = vectors.as_flattened_mut();
+        vectors.copy_from_slice(&sorted[..vectors.len()]);
+    }
+}
+
+fn by_sorting(isa: Isa, values: &mut [f32], ranks: [usize; 2]) -> [f32; 2] {
     if values.len() <= SORTED_MAX {
-        sort_small(values);
-        return ranks.map(|rank| values[rank]);
+        let mut padded = [[f32::INFINITY; LANES]];
+        padded[0][..values.len()].copy_from_slice(values);
+        sort_vectors(isa, &mut padded);
+        return ranks.map(|rank| padded[0][rank]);
     }
     let (_, lower, above) = values.select_nth_unstable_by(ranks[0], f32::total_cmp);
     let lower = *lower;
     [lower, if ranks[1] == ranks[0] { lower } else { least(above) }]
-}
-
-/// By insertion where that is fastest.
-fn sort_small(values: &mut [f32]) {
-    if values.len() > SORTED_MAX {
-        values.sort_unstable_by(f32::total_cmp);
-        return;
-    }
-    for end in 1..values.len() {
-        let value = values[end];
-        let mut at = end;
-        while at > 0 && values[at - 1] > value {
-            values[at] = values[at - 1];
-            at -= 1;
-        }
-        values[at] = value;
-    }
 }
 
 #[cfg(test)]
