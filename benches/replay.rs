@@ -1,8 +1,7 @@
 //! How fast `replay` is on a large run, and that its answer is right: 8,192 ranks x 1,000 steps of `step_time_s`.
 //!
 //! 8,192 ranks because the largest public jobs have so many; 1,000 steps because the faults of the workload need them.
-//! The workload is in `w8k/workload.rs`. CPU seconds and the peak of resident memory are those of the child process,
-//! read from /proc until it ends.
+//! The workload is in `w8k/workload.rs`. CPU seconds and the peak of resident memory are those of the child process.
 //!
 //! ```sh
 //! cargo bench --bench replay                           # three times the same log, and its median
@@ -12,6 +11,7 @@
 
 #![expect(unused_crate_dependencies, reason = "what this target does not use serves another one of the package")]
 
+mod child;
 #[path = "w8k/workload.rs"]
 mod workload;
 
@@ -19,15 +19,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
 use trainwarden_ingest::{FolderWriter, Format, SampleOut};
 use workload::{CLASSES, STEPS, Workload};
 
-/// Clock ticks a second in /proc (USER_HZ), 100 on every Linux platform Rust supports.
-const TICKS_PER_S: f64 = 100.0;
 /// Of 64 ranks of a class, so many must be named: what a two-stage script of NumPy finds, and 56 where it is luckier.
 const NAMED_MIN: [usize; 4] = [64, 64, 64, 56];
 
@@ -68,8 +63,8 @@ fn main() {
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
         let workload = Workload { ranks, seed };
         write_folder(workload, dir.path());
-        let (cpu_s, peak_mib, incidents) = replay(dir.path());
-        println!("{cpu_s:.2} CPU s, {peak_mib:.0} MiB");
+        let (child, incidents) = replay(dir.path());
+        println!("{child}");
         assert_answer(workload, &incidents);
     }
 }
@@ -80,15 +75,15 @@ fn measure(workload: Workload) {
     write_folder(workload, dir.path());
     let mut figures = Vec::new();
     for _ in 0..3 {
-        let (cpu_s, peak_mib, incidents) = replay(dir.path());
+        let (child, incidents) = replay(dir.path());
         assert_answer(workload, &incidents);
-        figures.push((cpu_s, peak_mib));
+        figures.push(child);
     }
-    figures.sort_by(|one, other| one.0.total_cmp(&other.0));
-    let (cpu_s, peak_mib) = figures[1];
+    figures.sort_by(|one, other| one.cpu_s.total_cmp(&other.cpu_s));
     let points = f64::from(workload.ranks) * STEPS as f64;
-    println!("replay of {points:.0} points: {cpu_s:.2} CPU s (median of 3: {figures:?}), {peak_mib:.0} MiB at most");
-    println!("{:.2} M points per CPU s", points / cpu_s / 1e6);
+    let [least, median, most] = [0, 1, 2].map(|place| &figures[place]);
+    println!("replay of {points:.0} points: {median} (median of 3; {least}; {most})");
+    println!("{:.2} M points per CPU s", points / median.cpu_s / 1e6);
 }
 
 fn write_folder(workload: Workload, dir: &Path) {
@@ -119,31 +114,12 @@ fn write_times(workload: Workload, path: &Path) {
     file.flush().expect("the file takes bytes");
 }
 
-/// Runs the binary; gives CPU seconds, peak MiB and the incidents.
-fn replay(dir: &Path) -> (f64, f64, Vec<serde_json::Value>) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trainwarden"));
-    let mut child =
-        command.arg("replay").arg(dir).arg("--json").stdout(Stdio::piped()).spawn().expect("the binary was built");
-    let mut out = child.stdout.take().expect("stdout is piped");
-    let reader = thread::spawn(move || std::io::read_to_string(&mut out).expect("JSON is text"));
-    let (mut ticks, mut peak_kib) = (0, 0);
-    let (stat, status) = (format!("/proc/{}/stat", child.id()), format!("/proc/{}/status", child.id()));
-    while child.try_wait().expect("the child is ours").is_none() {
-        if let Ok(text) = fs::read_to_string(&stat) {
-            // After the name in parentheses: field 12 and 13 are user and system time (man 5 proc).
-            let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-            let used: u64 = fields.iter().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-            ticks = ticks.max(used);
-        }
-        if let Ok(text) = fs::read_to_string(&status) {
-            let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-            peak_kib = peak_kib.max(peak.trim_end_matches("kB").trim().parse::<u64>().unwrap_or(0));
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-    let text = reader.join().expect("the reader does not panic");
-    let incidents = text.lines().map(|line| serde_json::from_str(line).expect("a line is an incident")).collect();
-    (ticks as f64 / TICKS_PER_S, peak_kib as f64 / 1024.0, incidents)
+/// Runs the binary; gives what it took, and the incidents.
+fn replay(dir: &Path) -> (child::Metered, Vec<serde_json::Value>) {
+    let child = child::run(&["replay", dir.to_str().expect("temporary paths are text"), "--json"]);
+    let incidents = child.stdout.lines().map(|line| serde_json::from_str(line).expect("a line is an incident"));
+    let incidents = incidents.collect();
+    (child, incidents)
 }
 
 /// No clean rank is named at `warning` or above, and of each class of faults as many as the workload's page wants.
@@ -159,6 +135,10 @@ fn assert_answer(workload: Workload, incidents: &[serde_json::Value]) {
     let seed = workload.seed;
     println!("seed {seed}: named of {planted} each: {}; of the clean: {clean}", words.join(", "));
     assert_eq!(clean, 0, "clean ranks are named");
+    // In a smaller run the pauses of an eighth of the ranks cost less than 2 % of the time, and that is information.
+    if planted < 64 {
+        return;
+    }
     for ((class, count), least) in CLASSES.iter().zip(counts).zip(NAMED_MIN) {
         assert!(64 * count >= least * planted, "{class}: {count} of {planted}");
     }

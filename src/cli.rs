@@ -7,10 +7,12 @@ use trainwarden_ingest::Format;
 use trainwarden_ingest::import::TimeUnit;
 use trainwarden_telemetry::Severity;
 
+use crate::demo::script;
 use crate::output::Output;
 
-/// The way a stranger takes: import what there is, judge it, see what can be found.
+/// The way a stranger takes: see it work, import what there is, judge it, see what can be found.
 const EXAMPLES: &str = "Examples:
+  trainwarden demo
   trainwarden import wide train.csv --out runs/llm-7b
   trainwarden replay runs/llm-7b
   trainwarden detectors";
@@ -27,6 +29,8 @@ pub struct Cli {
 /// What the binary can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Watch a simulated cluster under six faults being judged: no GPU, no data, nothing written
+    Demo(DemoArgs),
     /// Judge recorded telemetry: run folders in, incidents out
     Replay(ReplayArgs),
     /// Turn what you have (CSV logs, traces, dumps, series) into a run folder
@@ -155,6 +159,24 @@ fn parse_map(text: &str) -> Result<(String, String), String> {
         }
         _ => Err(format!("`{text}` is no COLUMN=METRIC, such as train_loss=loss")),
     }
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: trainwarden demo --ranks 1024 --seed 7")]
+pub struct DemoArgs {
+    /// How many simulated GPUs [default: 4096]
+    #[arg(long, value_name = "N", value_parser = script::parse_ranks, conflicts_with = "scenario")]
+    pub ranks: Option<u32>,
+    /// Which ranks are guilty, when, and all noise follow from it [default: 1, or the scenario's]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Another cluster and other faults, as TOML; docs/simulate.md says what it may hold
+    #[arg(long, value_name = "FILE")]
+    pub scenario: Option<PathBuf>,
+    /// Print what was found, missed and false as one JSON object, and nothing else
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `replay`.

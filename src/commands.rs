@@ -10,8 +10,11 @@ use trainwarden_ingest::{FolderWriter, IngestError};
 use trainwarden_telemetry::Fault;
 
 use crate::cli::{
-    Cli, Command, DetectorsArgs, ImportArgs, ImportCommand, ImportSeriesArgs, ImportWideArgs, ReplayArgs, SimulateArgs,
+    Cli, Command, DemoArgs, DetectorsArgs, ImportArgs, ImportCommand, ImportSeriesArgs, ImportWideArgs, ReplayArgs,
+    SimulateArgs,
 };
+use crate::demo::screen::Screen;
+use crate::demo::{self, script};
 use crate::output::{self, Output, Style, tell};
 use crate::replay::{Findings, replay};
 use crate::simulation;
@@ -29,6 +32,7 @@ const EXIT_OUTSIDE: u8 = 3;
 /// What [`exit_code_of`] turns into an exit code.
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
+        Command::Demo(args) => run_demo(&args),
         Command::Replay(args) => run_replay(&args),
         Command::Import(command) => run_import(&command),
         Command::Simulate(args) => run_simulate(&args),
@@ -43,6 +47,31 @@ pub fn exit_code_of(error: &anyhow::Error) -> ExitCode {
     let fault = ingest.or(error.downcast_ref::<ImportError>().map(ImportError::fault));
     let is_outside = fault == Some(Fault::Outside) || error.downcast_ref::<io::Error>().is_some();
     ExitCode::from(if is_outside { EXIT_OUTSIDE } else { EXIT_USAGE })
+}
+
+fn run_demo(args: &DemoArgs) -> Result<ExitCode> {
+    let (scenario, planted) = match &args.scenario {
+        None => script::own(args.ranks.unwrap_or(script::RANKS), args.seed.unwrap_or(script::SEED))?,
+        Some(path) => {
+            let mut scenario = simulation::read_scenario(path)?;
+            scenario.seed = args.seed.unwrap_or(scenario.seed);
+            let planted = script::planted(&scenario);
+            (scenario, planted)
+        }
+    };
+    let mut is_clean = true;
+    print(|out| {
+        let mut nowhere = io::sink();
+        let mut screen = match args.json {
+            true => Screen::new(&mut nowhere, Style::Plain, false),
+            false => Screen::new(out, Style::of_stdout(), output::is_stdout_terminal()),
+        };
+        let played = demo::play(&scenario, &planted, &mut screen)?;
+        let score = played.score(&planted);
+        is_clean = score.is_clean();
+        if args.json { writeln!(out, "{}", score.to_json(&scenario, played.points())) } else { Ok(()) }
+    })?;
+    Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FINDING) })
 }
 
 fn run_replay(args: &ReplayArgs) -> Result<ExitCode> {

@@ -4,6 +4,8 @@
 
 pub mod cli;
 pub mod commands;
+pub mod demo;
+pub mod fast_forward;
 pub mod output;
 pub mod pipeline;
 pub mod progress;

@@ -14,6 +14,8 @@ const EVIDENCE_SHOWN: usize = 4;
 const CHANGES_SHOWN: usize = 5;
 /// Suspects shown of one incident.
 const SUSPECTS_SHOWN: usize = 8;
+/// Columns that every terminal has.
+pub const COLUMNS: usize = 80;
 
 /// How findings are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -57,6 +59,47 @@ fn is_order(letter: char) -> bool {
 #[must_use]
 pub fn counted(number: u64, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
+/// A number with a comma between thousands: `13,271,040`.
+#[must_use]
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `text` in lines of at most `width` characters, broken at spaces; a word that is longer than a line is cut.
+#[must_use]
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let (mut lines, mut line, mut length) = (Vec::new(), String::new(), 0);
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        let letters = word.chars().count();
+        if length > 0 && length + 1 + letters > width {
+            lines.push(std::mem::take(&mut line));
+            length = 0;
+        }
+        if length > 0 {
+            line.push(' ');
+            length += 1;
+        }
+        for letter in word.chars() {
+            if length == width {
+                lines.push(std::mem::take(&mut line));
+                length = 0;
+            }
+            line.push(letter);
+            length += 1;
+        }
+    }
+    lines.extend((!line.is_empty()).then_some(line));
+    lines
 }
 
 /// Writes incidents in their final state, one JSON object a line.
@@ -143,6 +186,12 @@ pub fn write_table(out: &mut dyn Write, findings: &Findings, style: Style) -> io
     writeln!(out, "{}", closing_line(findings))
 }
 
+/// True where standard output is a terminal that can rewrite a line.
+#[must_use]
+pub fn is_stdout_terminal() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
 /// Whether to colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
@@ -162,18 +211,22 @@ impl Style {
         }
     }
 
-    fn paint(self, code: &str, text: &str) -> String {
+    pub(crate) fn paint(self, code: &str, text: &str) -> String {
         match self {
             Self::Plain => text.to_owned(),
             Self::Coloured => format!("\x1b[{code}m{text}\x1b[0m"),
         }
     }
 
-    fn bold(self, text: &str) -> String {
+    pub(crate) fn bold(self, text: &str) -> String {
         self.paint("1", text)
     }
 
-    fn severity(self, severity: Severity) -> String {
+    pub(crate) fn dim(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+
+    pub(crate) fn severity(self, severity: Severity) -> String {
         let (code, word) = match severity {
             Severity::Critical => ("1;31", "CRITICAL"),
             Severity::Warning => ("33", "WARNING"),
@@ -192,7 +245,7 @@ fn paragraph(incident: &Incident, style: Style) -> String {
     let _ = write!(text, "  {}\n          {}\n", state(incident.state), printable(&incident.summary));
     let mut line = |name: &str, content: String| {
         if !content.is_empty() {
-            let _ = writeln!(text, "          {}{}", style.paint("2", &format!("{name:<10} ")), printable(&content));
+            let _ = writeln!(text, "          {}{}", style.dim(&format!("{name:<10} ")), printable(&content));
         }
     };
     line("suspects", suspects(incident));
@@ -220,7 +273,7 @@ fn when(incident: &Incident) -> String {
     }
 }
 
-fn suspects(incident: &Incident) -> String {
+pub(crate) fn suspects(incident: &Incident) -> String {
     let words = incident.suspects.iter().take(SUSPECTS_SHOWN).map(|suspect| {
         let node = suspect.node.as_ref().map_or(String::new(), |node| format!(" on {node}"));
         format!("rank {}{node} ({:.0} %)", suspect.rank.0, 100.0 * suspect.share)
@@ -232,7 +285,7 @@ fn suspects(incident: &Incident) -> String {
     text
 }
 
-fn evidence_words(evidence: &Evidence) -> String {
+pub(crate) fn evidence_words(evidence: &Evidence) -> String {
     let mut text = format!("{}: {}", evidence.detector, evidence.metric);
     if let Some(rank) = evidence.rank {
         let _ = write!(text, " of {rank}");
@@ -258,7 +311,7 @@ fn evidence_words(evidence: &Evidence) -> String {
     text
 }
 
-fn change_words(change: &AuditChange) -> String {
+pub(crate) fn change_words(change: &AuditChange) -> String {
     let mut text = format!("{:+.1} s  {} {}", change.lag_s, change.source, change.kind);
     let parts = [("by", &change.actor), ("on", &change.node), ("to", &change.subject)];
     for (word, part) in parts {
@@ -336,6 +389,19 @@ mod tests {
     fn orders_to_the_terminal_are_shown_and_not_obeyed() {
         assert_eq!(printable("loss \u{1b}[2Ja\nb\u{9b}31m\u{202e}"), r"loss \u{1b}[2Ja\nb\u{9b}31m\u{202e}");
         assert!(matches!(printable("损失 ‘loss’"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn long_sentences_break_at_spaces_and_long_words_anywhere() {
+        assert_eq!(wrapped("one  two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("a 0123456789 b", 4), ["a", "0123", "4567", "89 b"]);
+        assert_eq!(wrapped("größer als ‘x’", 6), ["größer", "als", "‘x’"]);
+        assert!(wrapped(" ", 4).is_empty());
+    }
+
+    #[test]
+    fn thousands_are_grouped() {
+        assert_eq!([0, 999, 1_000, 13_271_040].map(grouped), ["0", "999", "1,000", "13,271,040"]);
     }
 
     #[test]

@@ -48,6 +48,11 @@ impl Pipeline {
         }
     }
 
+    /// Learns who is in attempts that have not begun, where the log itself is not known beforehand.
+    pub fn tell(&mut self, membership: Membership) {
+        self.aligner.tell(membership);
+    }
+
     /// Takes the next record of the log in; gives what changed by it.
     pub fn push(&mut self, record: &Record, names: &Names) -> Vec<Change> {
         self.aligner.push(record, names, &mut self.ready);

@@ -26,6 +26,28 @@ pub struct Findings {
     pub errors: BTreeMap<String, u64>,
 }
 
+impl Findings {
+    /// Adds what a pipeline says at the end of its run, but for its changes.
+    pub(crate) fn add(&mut self, run: &RunId, rows: u64, pipeline: &Pipeline) {
+        self.incidents.extend(pipeline.incidents().cloned());
+        self.rows.insert(run.clone(), rows);
+        self.counts += pipeline.counts();
+        for (detector, errors) in pipeline.errors() {
+            *self.errors.entry(detector.clone()).or_default() += errors;
+        }
+    }
+
+    /// Puts incidents in the order in which they are told.
+    pub(crate) fn sort(&mut self) {
+        self.incidents.sort_by(|one, other| {
+            let key = |incident: &Incident| {
+                (incident.run.clone(), incident.attempt, incident.started_at, incident.id.clone())
+            };
+            key(one).cmp(&key(other))
+        });
+    }
+}
+
 /// Replays run folders.
 ///
 /// * `rejects_dir`: where broken rows are kept; `None` = they are only counted.
@@ -42,11 +64,7 @@ pub fn replay(paths: &[PathBuf], rejects_dir: Option<&Path>) -> Result<(Findings
         replay_run(&run, run_log, &mut findings, &mut progress)
             .with_context(|| format!("cannot replay run `{run}`"))?;
     }
-    findings.incidents.sort_by(|one, other| {
-        let key =
-            |incident: &Incident| (incident.run.clone(), incident.attempt, incident.started_at, incident.id.clone());
-        key(one).cmp(&key(other))
-    });
+    findings.sort();
     rejects.finish()?;
     Ok((findings, rejects))
 }
@@ -61,11 +79,6 @@ fn replay_run(run: &RunId, log: RunLog, findings: &mut Findings, progress: &mut 
         progress.row();
     }
     findings.changes.extend(pipeline.finish());
-    findings.incidents.extend(pipeline.incidents().cloned());
-    findings.rows.insert(run.clone(), rows);
-    findings.counts += pipeline.counts();
-    for (detector, errors) in pipeline.errors() {
-        *findings.errors.entry(detector.clone()).or_default() += errors;
-    }
+    findings.add(run, rows, &pipeline);
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! Truth against incidents: which planted fault was told by which incident, and what was told beside the truth.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 
 use anyhow::{Result, ensure};
 use trainwarden_ingest::Format;
 use trainwarden_simulate::{PlantedFault, Scenario, Truth};
-use trainwarden_telemetry::{Attempt, Incident, Severity};
+use trainwarden_telemetry::{Incident, Severity};
 
 use crate::replay::{Findings, replay};
 use crate::simulation::write;
@@ -14,24 +14,40 @@ use crate::simulation::write;
 const EARLY_STEPS_MAX: u64 = 1;
 
 /// True when an incident says what was planted: its kind, and a guilty rank first, or nobody where the whole run is meant.
+/// What was told before the fault was there is not it.
 #[must_use]
 pub fn is_found(fault: &PlantedFault, incident: &Incident) -> bool {
     let is_named = match incident.suspects.first() {
         Some(suspect) => fault.ranks.contains(&suspect.rank.0),
         None => fault.ranks.is_empty(),
     };
-    fault.kind == incident.kind.as_str() && is_named
+    fault.kind == incident.kind.as_str() && is_named && !is_early(fault, incident)
+}
+
+/// True when an incident was told before the fault was there.
+fn is_early(fault: &PlantedFault, incident: &Incident) -> bool {
+    let before = |step: u64| step.saturating_add(EARLY_STEPS_MAX) < fault.onset_step;
+    match incident.attempt.0.cmp(&fault.attempt) {
+        Ordering::Less => true,
+        Ordering::Equal => incident.detected_step.is_some_and(|step| before(step.0)),
+        // A later launch goes back to the steps of a checkpoint: they may lie before the onset.
+        Ordering::Greater => false,
+    }
 }
 
 /// True when a person is told of an incident: at `warning` or above, and no part of another one.
 #[must_use]
-pub fn is_alarm(incident: &Incident) -> bool {
+pub fn is_told(incident: &Incident) -> bool {
     incident.severity >= Severity::Warning && incident.merged_into.is_none()
 }
 
-/// Steps from the onset of a fault to its detection; `None` where the incident tells no step, or one before the onset.
+/// Steps from the onset of a fault to its detection; `None` where the incident tells no step, one of another launch, or
+/// one before the onset.
 #[must_use]
 pub fn delay_steps(fault: &PlantedFault, incident: &Incident) -> Option<u64> {
+    if incident.attempt.0 != fault.attempt {
+        return None;
+    }
     incident.detected_step?.0.checked_sub(fault.onset_step)
 }
 
@@ -61,7 +77,7 @@ impl<'a> Scorecard<'a> {
     /// somebody else, then those of its family.
     #[must_use]
     pub fn of(truth: &'a Truth, incidents: &'a [Incident]) -> Self {
-        let mut alarms: Vec<&Incident> = incidents.iter().filter(|incident| is_alarm(incident)).collect();
+        let mut alarms: Vec<&Incident> = incidents.iter().filter(|incident| is_told(incident)).collect();
         alarms.sort_by_key(|incident| (incident.attempt, incident.detected_step, incident.detected_at));
         let mut pairing =
             Pairing { faults: &truth.faults, fault_of: vec![None; alarms.len()], alarms, fit: Fit::Exact };
@@ -90,10 +106,7 @@ enum Fit {
 /// `None` for another sort of trouble, and for what was told before the fault was there.
 fn fit(fault: &PlantedFault, incident: &Incident) -> Option<Fit> {
     let family = |kind: &str| kind.split('.').next().unwrap_or_default().to_owned();
-    // A later launch goes back to the steps of a checkpoint: they may lie before the onset.
-    let is_early =
-        |step: u64| incident.attempt == Attempt(0) && step.saturating_add(EARLY_STEPS_MAX) < fault.onset_step;
-    if incident.detected_step.is_some_and(|step| is_early(step.0)) {
+    if is_early(fault, incident) {
         return None;
     }
     match incident.kind.as_str() {
@@ -123,7 +136,7 @@ impl Pairing<'_> {
         let mut waiting: Vec<usize> =
             (0..self.faults.len()).filter(|fault| !self.fault_of.contains(&Some(*fault))).collect();
         // The last one chooses first: an alarm after two like faults speaks of the later one.
-        waiting.sort_by_key(|fault| Reverse(self.faults[*fault].onset_step));
+        waiting.sort_by_key(|fault| Reverse((self.faults[*fault].attempt, self.faults[*fault].onset_step)));
         for fault in waiting {
             self.pair(fault, &mut settled.clone());
         }
@@ -147,7 +160,7 @@ impl Pairing<'_> {
 
 #[cfg(test)]
 mod tests {
-    use trainwarden_telemetry::{IncidentId, IncidentSuspect, Kind, Rank, RunId, State, Step};
+    use trainwarden_telemetry::{Attempt, IncidentId, IncidentSuspect, Kind, Rank, RunId, State, Step};
 
     use super::*;
 
@@ -247,5 +260,7 @@ mod tests {
         assert_eq!(paired(&faults, &[told(Kind::SlowRank, 8, &[3])]), (vec![None], vec![8]));
         let restarted = Incident { attempt: Attempt(1), ..told(Kind::SlowRank, 8, &[3]) };
         assert_eq!(paired(&faults, &[restarted]), (vec![Some(8)], vec![]));
+        let second = [PlantedFault { attempt: 1, ..planted("slowdown.rank", 10, &[3]) }];
+        assert_eq!(paired(&second, &[told(Kind::SlowRank, 12, &[3])]), (vec![None], vec![12]));
     }
 }

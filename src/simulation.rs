@@ -1,4 +1,4 @@
-//! Simulated clusters as run folders.
+//! Simulated clusters as run folders, and as the rows of one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use trainwarden_ingest::{
-    CollectiveOut, DigestOut, EventOut, FolderWriter, Format, IngestError, MemberOut, PlacementOut, SampleOut,
+    CollectiveOut, DigestOut, EventOut, FolderWriter, Format, IngestError, MemberOut, PlacementOut, RowSink, SampleOut,
 };
 use trainwarden_simulate::{Row, Scenario, Truth, simulate};
 
@@ -52,7 +52,7 @@ pub fn write(scenario: &Scenario, dir: &Path, format: Format) -> Result<u64> {
     let mut rows = 0;
     simulate(scenario, &mut |attempt, row| {
         rows += 1;
-        write_row(&mut writer, (&scenario.run, attempt), &row)
+        put(&mut writer, (&scenario.run, attempt), &row)
     })?;
     writer.finish()?;
     let path = dir.join(TRUTH_FILE);
@@ -61,12 +61,16 @@ pub fn write(scenario: &Scenario, dir: &Path, format: Format) -> Result<u64> {
     Ok(rows)
 }
 
-fn write_row(writer: &mut FolderWriter, (run, attempt): (&str, u32), row: &Row<'_>) -> Result<(), IngestError> {
+/// Gives a simulated row to a sink, as a row of a run and one of its launches.
+///
+/// # Errors
+/// Those of the sink.
+pub fn put(sink: &mut dyn RowSink, (run, attempt): (&str, u32), row: &Row<'_>) -> Result<(), IngestError> {
     match *row {
         Row::Sample { rank, step, time, metric, value } => {
-            writer.sample(&SampleOut { run, attempt, rank, step: Some(step), time: Some(time), metric, value })
+            sink.sample(&SampleOut { run, attempt, rank, step: Some(step), time: Some(time), metric, value })
         }
-        Row::Collective { rank, comm, seq, op, bytes, start, end, step } => writer.collective(&CollectiveOut {
+        Row::Collective { rank, comm, seq, op, bytes, start, end, step } => sink.collective(&CollectiveOut {
             run,
             attempt,
             rank,
@@ -81,7 +85,7 @@ fn write_row(writer: &mut FolderWriter, (run, attempt): (&str, u32), row: &Row<'
             step: Some(step),
             peer: None,
         }),
-        Row::Digest { rank, step, time, kind, name, digest } => writer.digest(&DigestOut {
+        Row::Digest { rank, step, time, kind, name, digest } => sink.digest(&DigestOut {
             run,
             attempt,
             rank,
@@ -94,9 +98,9 @@ fn write_row(writer: &mut FolderWriter, (run, attempt): (&str, u32), row: &Row<'
         }),
         Row::Event { time, source, kind, actor, node, rank, subject, detail } => {
             let (run, attempt) = (Some(run), Some(attempt));
-            writer.event(&EventOut { time, source, kind, actor, run, attempt, node, rank, subject, detail })
+            sink.event(&EventOut { time, source, kind, actor, run, attempt, node, rank, subject, detail })
         }
-        Row::Placement { rank, node, device, local_rank, dp, tp, pp } => writer.placement(&PlacementOut {
+        Row::Placement { rank, node, device, local_rank, dp, tp, pp } => sink.placement(&PlacementOut {
             run,
             attempt,
             rank,
@@ -109,6 +113,6 @@ fn write_row(writer: &mut FolderWriter, (run, attempt): (&str, u32), row: &Row<'
             ep: None,
             cp: None,
         }),
-        Row::Member { comm, rank } => writer.member(&MemberOut { run, attempt, comm, rank }),
+        Row::Member { comm, rank } => sink.member(&MemberOut { run, attempt, comm, rank }),
     }
 }

@@ -7,15 +7,14 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
-use trainwarden::output;
-use trainwarden::pipeline::Pipeline;
 use trainwarden::replay::{Findings, replay};
-use trainwarden_detect::Budget;
 use trainwarden_ingest::import::{ImportSource, WideOptions, import};
-use trainwarden_ingest::{
-    CollectiveOut, DigestOut, EventOut, FolderWriter, Format, Log, Membership, PlacementOut, Rejects, SampleOut,
-};
-use trainwarden_telemetry::{Change, Kind, RunId};
+use trainwarden_ingest::{CollectiveOut, DigestOut, EventOut, FolderWriter, Format, PlacementOut, SampleOut};
+use trainwarden_telemetry::{Kind, RunId};
+
+use crate::recorded::{Recording, Tables, lines, noise, shuffled};
+
+mod recorded;
 
 const RANKS: u32 = 8;
 const STEPS: u64 = 160;
@@ -110,15 +109,6 @@ impl Row {
     }
 }
 
-/// Deterministic noise in -1..1 for a cell.
-fn noise(rank: u32, step: u64, salt: u64) -> f64 {
-    let mut state =
-        step.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (u64::from(rank) << 32) ^ salt.wrapping_mul(0xD134_2543_DE82_EF95);
-    state = (state ^ (state >> 31)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    state = (state ^ (state >> 29)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    (state >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
-}
-
 /// A run with a slow rank, a spike of the loss, a corrupted replica and a hang at its end, and the records before them.
 fn faulty_run() -> Vec<Row> {
     let mut rows: Vec<Row> = (0..RANKS).map(|rank| Row::Placement { rank }).collect();
@@ -174,18 +164,7 @@ fn findings(rows: &[Row], parts: usize, formats: &[Format]) -> Findings {
 }
 
 fn json(findings: &Findings) -> String {
-    let mut bytes = Vec::new();
-    output::write_json(&mut bytes, &findings.incidents).expect("memory takes bytes");
-    String::from_utf8(bytes).expect("JSON is UTF-8")
-}
-
-fn shuffled(rows: &[Row], seed: u64) -> Vec<Row> {
-    let mut rows = rows.to_vec();
-    for last in (1..rows.len()).rev() {
-        let pick = (noise(last as u32, seed, 3) + 1.0) / 2.0 * (last + 1) as f64;
-        rows.swap(last, (pick as usize).min(last));
-    }
-    rows
+    recorded::json(&findings.incidents)
 }
 
 #[test]
@@ -231,10 +210,6 @@ fn sending_everything_twice_changes_no_byte() {
     assert_eq!(json(&findings(&twice, 3, &[Format::Jsonl])), json(&findings(&rows, 1, &[Format::Csv])));
 }
 
-fn lines(changes: &[Change]) -> Vec<String> {
-    changes.iter().map(|change| serde_json::to_string(change).expect("a change is JSON")).collect()
-}
-
 #[test]
 fn a_run_cut_at_a_step_says_what_the_whole_had_said_as_of_it() {
     let rows = faulty_run();
@@ -252,33 +227,15 @@ fn a_run_cut_at_a_step_says_what_the_whole_had_said_as_of_it() {
     assert!(whole.len() > 8, "{whole:?}");
 }
 
-/// Replays one run with a snapshot and restore after `cut` records.
-fn restored(paths: &[PathBuf], cut: usize) -> Vec<Change> {
-    let log = Log::read(paths, &mut Rejects::new()).expect("the folders were just written");
-    let (run, log) = log.runs.into_iter().next().expect("one run was written");
-    let membership = Membership { rosters: log.rosters, communicators: log.communicators };
-    let mut pipeline = Pipeline::new(&run, log.clock, membership, Budget::default());
-    let mut changes = Vec::new();
-    for (index, record) in log.rows.into_records(log.clock).enumerate() {
-        if index == cut {
-            let snapshot = pipeline.snapshot().expect("state serialises");
-            pipeline = Pipeline::restore(&snapshot).expect("the snapshot was just taken");
-            assert_eq!(pipeline.snapshot().expect("state serialises"), snapshot, "at record {cut}");
-        }
-        changes.extend(pipeline.push(&record.expect("the folder is good"), &log.names));
-    }
-    changes.extend(pipeline.finish());
-    changes
-}
-
 #[test]
 fn a_restart_from_a_snapshot_anywhere_changes_no_byte() {
-    let rows = faulty_run();
-    let (_dir, paths) = write(&rows, 1, &[Format::Csv]);
-    let expected = serde_json::to_string(&restored(&paths, usize::MAX)).expect("changes are JSON");
-    for cut in [0, 1, 100, 1_000, rows.len() / 2, rows.len() * 3 / 4, rows.len() - 20] {
-        let changes = serde_json::to_string(&restored(&paths, cut)).expect("changes are JSON");
-        assert_eq!(changes, expected, "restored after {cut} records");
+    let (_dir, paths) = write(&faulty_run(), 1, &[Format::Csv]);
+    let log = Recording::read(&paths);
+    let records = log.records.len();
+    let expected = log.said_of(&log.records);
+    for at in [0, 1, 100, 1_000, records / 2, records * 3 / 4, records - 20] {
+        let said = log.said_with_restarts(&[at]);
+        assert_eq!(said.changes, expected.changes, "restored before record {at}");
     }
 }
 
@@ -338,34 +295,14 @@ fn several_runs_in_one_folder_say_what_each_says_alone() {
     assert!(findings.incidents.iter().any(|incident| incident.run == RunId::new("other")));
 }
 
-/// Imports a file of the corpus as CSV tables: name, header and lines.
-fn real_tables(source: &ImportSource, file: &str) -> Vec<(String, String, Vec<String>)> {
+/// Imports a file of the corpus as CSV tables.
+fn real_tables(source: &ImportSource, file: &str) -> Tables {
     let dir = tempfile::tempdir().expect("a temporary folder can be made");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/real").join(file);
     let mut writer = FolderWriter::create(dir.path(), Format::Csv).expect("a temporary folder takes files");
     import(source, &[path], None, &mut writer).expect("the corpus imports");
     writer.finish().expect("a temporary folder takes files");
-    let entries = std::fs::read_dir(dir.path()).expect("the folder was just written");
-    let table = |entry: std::fs::DirEntry| {
-        let text = std::fs::read_to_string(entry.path()).expect("a table is text");
-        let mut lines = text.lines().map(str::to_owned);
-        let header = lines.next().expect("a table has a header");
-        (entry.file_name().to_string_lossy().into_owned(), header, lines.collect())
-    };
-    entries.map(|entry| table(entry.expect("the folder can be listed"))).collect()
-}
-
-/// Replays tables after `change` has had its way with the lines of each.
-fn replay_tables(
-    tables: &[(String, String, Vec<String>)],
-    change: impl Fn(&str, &[String]) -> Vec<String>,
-) -> Findings {
-    let dir = tempfile::tempdir().expect("a temporary folder can be made");
-    for (name, header, lines) in tables {
-        let text = change(header, lines).iter().fold(format!("{header}\n"), |text, line| text + line + "\n");
-        std::fs::write(dir.path().join(name), text).expect("a temporary folder takes files");
-    }
-    replay(&[dir.path().to_owned()], None).expect("the tables are good").0
+    Tables::read(dir.path())
 }
 
 #[test]
@@ -381,16 +318,12 @@ fn real_logs_say_the_same_shuffled_and_what_they_had_said_when_cut() {
     ];
     for (source, file, cuts) in sources {
         let tables = real_tables(&source, file);
-        let whole = replay_tables(&tables, |_, lines| lines.to_vec());
+        let whole = tables.replay(|_, lines| lines.to_vec());
         assert!(!whole.incidents.is_empty(), "{file}");
-        let mixed = replay_tables(&tables, |_, lines| {
-            let mut lines = lines.to_vec();
-            lines.sort_by_key(|line| noise(line.len() as u32, line.bytes().map(u64::from).sum(), 5).to_bits());
-            lines
-        });
+        let mixed = tables.replay(|_, lines| shuffled(lines, 5));
         assert_eq!(json(&mixed), json(&whole), "{file} in another order");
         for cut in cuts {
-            let part = replay_tables(&tables, |header, lines| upto_step(header, lines, cut));
+            let part = tables.replay(|header, lines| upto_step(header, lines, cut));
             let said = lines(&part.changes);
             assert_eq!(said, lines(&whole.changes)[..said.len()], "{file} cut at {cut}");
         }

@@ -28,12 +28,16 @@ pub(crate) struct Share {
 pub(crate) const STRAGGLER: Share = Share { detector: "straggler", part: 0.24, watched_max: 12 };
 /// The same metrics as the straggler's, rarer faults.
 pub(crate) const WANDERING_SLEEP: Share = Share { detector: "wandering_sleep", part: 0.12, watched_max: 12 };
-/// There are three such metrics.
-pub(crate) const GRADIENT_OUTLIER: Share = Share { detector: "gradient_outlier", part: 0.06, watched_max: 3 };
+/// There are two such metrics.
+pub(crate) const GRADIENT_OUTLIER: Share = Share { detector: "gradient_outlier", part: 0.06, watched_max: 2 };
+/// There is one local loss.
+pub(crate) const DATA_SHIFT: Share = Share { detector: "data_shift", part: 0.06, watched_max: 1 };
+/// A device counts errors of its memory and of its bus.
+pub(crate) const DEVICE_ERRORS: Share = Share { detector: "device_errors", part: 0.04, watched_max: 2 };
 /// A device has two clocks.
 pub(crate) const THROTTLE: Share = Share { detector: "throttle", part: 0.06, watched_max: 2 };
 /// Whatever else ranks log: a GPU has some forty gauges.
-pub(crate) const RANK_OUTLIER: Share = Share { detector: "rank_outlier", part: 0.26, watched_max: 64 };
+pub(crate) const RANK_OUTLIER: Share = Share { detector: "rank_outlier", part: 0.16, watched_max: 64 };
 /// Eight thousand ranks have one to three thousand communicators.
 pub(crate) const LATE_ARRIVAL: Share = Share { detector: "late_arrival", part: 0.25, watched_max: 4_096 };
 
@@ -121,7 +125,8 @@ mod tests {
     use super::*;
 
     const HALF: Share = Share { detector: "test", part: 0.5, watched_max: 1 };
-    const ALL: [Share; 6] = [STRAGGLER, WANDERING_SLEEP, GRADIENT_OUTLIER, THROTTLE, RANK_OUTLIER, LATE_ARRIVAL];
+    const ALL: [Share; 8] =
+        [STRAGGLER, WANDERING_SLEEP, GRADIENT_OUTLIER, DATA_SHIFT, DEVICE_ERRORS, THROTTLE, RANK_OUTLIER, LATE_ARRIVAL];
 
     #[test]
     fn all_shares_together_are_no_more_than_the_budget() {

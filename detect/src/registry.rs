@@ -52,6 +52,8 @@ registry! {
     Silence = silence,
     /// Telemetry was sent before.
     Replayed = replayed,
+    /// A device reports errors.
+    DeviceErrors = device_errors,
     /// A device lowers its clocks.
     Throttle = throttle,
     /// A rank does its own work slower than its peers.
@@ -60,7 +62,9 @@ registry! {
     LateArrival = late_arrival,
     /// Rare pauses on changing ranks.
     WanderingSleep = wandering_sleep,
-    /// A rank's gradient or loss stands apart from its peers'.
+    /// A data-parallel index reads other data than its peers.
+    DataShift = data_shift,
+    /// A rank's gradient stands apart from its peers'.
     GradientOutlier = gradient_outlier,
     /// A rank's metric stands apart from its peers'.
     RankOutlier = rank_outlier,

@@ -1,6 +1,6 @@
 //! What explains what: the table by which effects join the incident of their cause.
 
-use trainwarden_telemetry::Kind;
+use trainwarden_telemetry::{Kind, Severity};
 
 /// The kinds an incident of `cause` explains when they begin with it or while it lasts.
 ///
@@ -12,8 +12,14 @@ fn effects(cause: Kind) -> &'static [Kind] {
         K::SlowRank => &[K::SlowRun, K::SlowLink, K::Intermittent, K::Periodic],
         K::SlowLink | K::Periodic => &[K::SlowRun, K::Intermittent],
         K::Intermittent => &[K::SlowRun],
-        K::Throttle | K::MemoryErrors => &[K::SlowRank, K::SlowRun, K::Intermittent],
-        K::HardwareFault => &[K::SlowRank, K::SlowRun, K::Hang, K::Silence, K::GradientRank, K::ReplicaMismatch],
+        K::Throttle => &[K::SlowRank, K::SlowRun, K::Intermittent],
+        // What a device cannot correct ends its process, or enters gradients and weights.
+        K::MemoryErrors => {
+            &[K::SlowRank, K::SlowRun, K::Intermittent, K::Hang, K::Silence, K::Kills, K::GradientRank, K::Nonfinite]
+        }
+        K::HardwareFault => {
+            &[K::SlowRank, K::SlowRun, K::SlowLink, K::Hang, K::Silence, K::Kills, K::GradientRank, K::ReplicaMismatch]
+        }
         K::Desync => &[K::Hang, K::Silence, K::SlowRun],
         K::Hang => &[K::Silence, K::SlowRun, K::SlowRank, K::SlowLink],
         K::Kills => &[K::Hang, K::Silence, K::SlowRun, K::Desync],
@@ -22,13 +28,18 @@ fn effects(cause: Kind) -> &'static [Kind] {
         K::Drift => &[K::LossSpike, K::Gradient],
         K::LossSpike => &[K::Gradient],
         K::GradientRank => &[K::LossSpike, K::Drift, K::Gradient, K::Inconsistent],
-        K::UnexplainedUpdate => &[K::ReplicaMismatch, K::LossSpike, K::Drift, K::Gradient],
-        K::LineageBreak => &[K::LossSpike, K::Drift, K::Gradient, K::ReplicaMismatch, K::UnexplainedUpdate],
-        K::ReplicaMismatch => &[K::LossSpike, K::Drift, K::Gradient, K::GradientRank, K::Inconsistent],
+        // Replicas with other weights have another loss, whatever their data.
+        K::UnexplainedUpdate => &[K::ReplicaMismatch, K::LossSpike, K::Drift, K::Gradient, K::DataShift],
+        K::LineageBreak => {
+            &[K::LossSpike, K::Drift, K::Gradient, K::ReplicaMismatch, K::UnexplainedUpdate, K::DataShift]
+        }
+        K::ReplicaMismatch => &[K::LossSpike, K::Drift, K::Gradient, K::GradientRank, K::Inconsistent, K::DataShift],
+        K::DataShift => &[K::GradientRank, K::LossSpike, K::Drift, K::Gradient],
         K::Schedule | K::InconsistentUpdate => &[K::LossSpike, K::Drift, K::Gradient],
         K::DuplicateBatch => &[K::BatchOrder, K::DataShift],
+        K::BatchOrder => &[K::DataShift],
         // Old numbers sent as new ones stand apart from whatever the peers do now.
-        K::Replay => &[K::Inconsistent, K::GradientRank, K::SlowRank, K::Intermittent],
+        K::Replay => &[K::Inconsistent, K::GradientRank, K::DataShift, K::SlowRank, K::Intermittent],
         _ => &[],
     }
 }
@@ -58,8 +69,24 @@ pub(crate) fn ends_with_attempt(kind: Kind) -> bool {
 
 /// True for effects that can begin at any time while their cause lasts, such as waiting for a slow rank; other effects
 /// begin with their cause or are a matter of their own.
-pub(crate) fn follows_throughout(effect: Kind) -> bool {
-    matches!(effect.as_str().split('.').next(), Some("slowdown" | "telemetry" | "stall"))
+///
+/// Strange data makes strange gradients, a broken device moves its gauges, and an optimizer that spoils weights makes
+/// the loss leave its course, whenever that is large enough to be seen; old numbers are as strange as the new ones are
+/// far.
+pub(crate) fn follows_throughout(cause: Kind, effect: Kind) -> bool {
+    let family = |kind: Kind| kind.as_str().split('.').next().unwrap_or_default();
+    let lingers = match cause {
+        Kind::DataShift => effect == Kind::GradientRank,
+        Kind::InconsistentUpdate | Kind::Replay => true,
+        _ => family(cause) == "hardware" && family(effect) == "metric",
+    };
+    lingers || ["slowdown", "telemetry", "stall"].contains(&family(effect))
+}
+
+/// True where a finding is too grave to be an effect of `cause`: strange data turns no gradient round and makes none
+/// a hundred times as large.
+pub(crate) fn is_beyond(cause: Kind, severity: Severity) -> bool {
+    cause == Kind::DataShift && severity == Severity::Critical
 }
 
 /// Families of incidents that move other metrics too.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use trainwarden_telemetry::{
-    Attempt, Change, ChangeKind, Event, Evidence, Incident, IncidentId, IncidentScope, IncidentSuspect, Kind, Label,
-    Observation, Phase, Rank, Roster, RunId, Severity, State, Timestamp, Verdict,
+    Attempt, Change, ChangeKind, Communicators, Event, Evidence, Incident, IncidentId, IncidentScope, IncidentSuspect,
+    Kind, Label, Observation, Phase, Rank, Roster, RunId, Severity, State, Timestamp, Verdict,
 };
 
 use crate::audit::{AuditScope, AuditTrail};
-use crate::cause::{ends_with_attempt, explains, follows_throughout};
+use crate::cause::{ends_with_attempt, explains, follows_throughout, is_beyond};
 use crate::checkpoints::{Checkpoints, touches_weights};
 use crate::id::incident_id;
 use crate::limits::{EVIDENCE_MAX, REOPEN_NS, REOPEN_STEPS, SLACK_NS, SLACK_STEPS, SUSPECTS_MAX};
@@ -51,6 +51,7 @@ pub struct Correlator {
     audit: AuditTrail,
     checkpoints: Checkpoints,
     rosters: BTreeMap<Attempt, Arc<Roster>>,
+    communicators: BTreeMap<Attempt, Arc<Communicators>>,
     world_sizes: BTreeMap<Attempt, u64>,
     paces: BTreeMap<Attempt, Pace>,
 }
@@ -67,6 +68,7 @@ impl Correlator {
             audit: AuditTrail::default(),
             checkpoints: Checkpoints::default(),
             rosters: BTreeMap::new(),
+            communicators: BTreeMap::new(),
             world_sizes: BTreeMap::new(),
             paces: BTreeMap::new(),
         }
@@ -83,6 +85,7 @@ impl Correlator {
             Observation::Attempt(start) => {
                 self.widen(start.attempt, start.roster.placements.len());
                 self.rosters.insert(start.attempt, Arc::clone(&start.roster));
+                self.communicators.insert(start.attempt, Arc::clone(&start.communicators));
                 self.end_before(start.attempt)
             }
             Observation::Panel(panel) => {
@@ -196,7 +199,11 @@ impl Correlator {
         };
         let is_over = |entry: &Entry| entry.incident.state == State::Resolved;
         let lasting = newest_first().find(|entry| entry.is_same(verdict) && !is_over(entry));
-        let cause = || newest_first().find(|entry| entry.explains(verdict) || self.is_upstream(entry, verdict));
+        let is_cause = |entry: &Entry| {
+            entry.explains(verdict) && self.can_reach(&entry.incident, verdict.kind, &verdict.subject)
+                || self.is_upstream(entry, verdict)
+        };
+        let cause = || newest_first().find(|entry| is_cause(entry));
         let ended = || newest_first().find(|entry| entry.is_same(verdict));
         lasting.or_else(cause).or_else(ended).map(|entry| entry.incident.id.clone())
     }
@@ -209,6 +216,16 @@ impl Correlator {
             && entry.lead.0 != LATE_ARRIVAL
             && entry.incident.state != State::Resolved
             && self.share_pipeline(verdict.attempt, &ranks_of(&entry.incident), &verdict.ranks().collect())
+    }
+
+    /// False for a communicator that became slow and that the slow ranks are no members of: nothing of theirs goes
+    /// through it.
+    fn can_reach(&self, cause: &Incident, effect: Kind, subject: &str) -> bool {
+        if (cause.kind, effect) != (Kind::SlowRank, Kind::SlowLink) {
+            return true;
+        }
+        let told = self.communicators.get(&cause.attempt).and_then(|told| told.members.get(subject));
+        told.is_none_or(|members| cause.suspects.iter().any(|suspect| members.contains(&suspect.rank)))
     }
 
     fn share_pipeline(&self, attempt: Attempt, ones: &BTreeSet<Rank>, others: &BTreeSet<Rank>) -> bool {
@@ -340,6 +357,7 @@ impl Correlator {
             explains(cause.incident.kind, entry.incident.kind)
                 && begins_with(entry.onset, cause.onset)
                 && are_compatible(&ranks_of(&entry.incident), &ranks_of(&cause.incident))
+                && self.can_reach(&cause.incident, entry.incident.kind, &entry.subject)
         };
         let is_downstream = |entry: &Entry| {
             let (suspects, late) = (ranks_of(&cause.incident), ranks_of(&entry.incident));
@@ -451,17 +469,24 @@ impl Entry {
             && are_compatible(&ranks_of(incident), &verdict.ranks().collect())
     }
 
+    /// True while the detector that speaks for the incident still sees it. Others may only wait until they are sure that
+    /// it is over, and what begins in the meantime is not its effect.
+    fn is_at_work(&self) -> bool {
+        self.open_cases.iter().any(|(detector, _)| *detector == self.lead.0)
+    }
+
     /// An effect of what this incident is about.
     fn explains(&self, verdict: &Verdict) -> bool {
         let incident = &self.incident;
-        let lasts = match follows_throughout(verdict.kind) {
-            true => incident.state != State::Resolved || is_within(verdict.first, self.last, SLACK_STEPS, SLACK_NS),
+        let lasts = match follows_throughout(incident.kind, verdict.kind) {
+            true => self.is_at_work() || is_within(verdict.first, self.last, SLACK_STEPS, SLACK_NS),
             false => is_within(verdict.first, self.onset, SLACK_STEPS, SLACK_NS),
         };
         let is_serious = incident.severity >= verdict.severity.min(Severity::Warning);
         explains(incident.kind, verdict.kind)
             && lasts
             && is_serious
+            && !is_beyond(incident.kind, verdict.severity)
             && begins_with(verdict.first, self.onset)
             && blames(verdict, &ranks_of(incident))
     }

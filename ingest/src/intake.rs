@@ -260,7 +260,11 @@ fn told(number: u32) -> Option<u32> {
 
 /// Adds a rank to a roster. Of two different rows for one rank the smaller stays, whichever came first, and the fact is
 /// the error.
-fn place_rank(roster: &mut BTreeMap<Rank, Placement>, rank: Rank, placement: Placement) -> Result<(), String> {
+pub(crate) fn place_rank(
+    roster: &mut BTreeMap<Rank, Placement>,
+    rank: Rank,
+    placement: Placement,
+) -> Result<(), String> {
     fn order(placement: &Placement) -> impl Ord + '_ {
         let Placement { node, device, local_rank, dp, role } = placement;
         (node, device, local_rank, dp, role)

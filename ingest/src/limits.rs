@@ -41,3 +41,5 @@ pub(crate) const OPEN_ROWS_MAX: usize = 1 << 16;
 pub(crate) const CLOSED_ROWS_KEPT: usize = 64;
 /// Ranks below this find their column by index; above (only in broken input) by search.
 pub(crate) const DENSE_RANKS_MAX: u32 = 1 << 20;
+/// Buckets that the slack of a feed is cut into: what a part holds back beyond the slack is at most one of them.
+pub(crate) const FEED_BUCKETS: i64 = 8;

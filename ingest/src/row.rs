@@ -45,6 +45,17 @@ impl Names {
         self.texts.get(id.0 as usize).map(AsRef::as_ref)
     }
 
+    /// Takes over the texts that follow those already here, in the order of their numbers.
+    pub fn append(&mut self, texts: Vec<Arc<str>>) {
+        self.ids.extend((self.texts.len() as u32..).zip(&texts).map(|(id, text)| (Arc::clone(text), id)));
+        self.texts.extend(texts);
+    }
+
+    /// The texts from a number on, in the order of their numbers.
+    pub(crate) fn since(&self, first: usize) -> &[Arc<str>] {
+        &self.texts[first..]
+    }
+
     /// How many texts there are; numbers are below.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -167,6 +178,31 @@ pub struct Record {
     pub log_time: i64,
     /// The row.
     pub row: Row,
+}
+
+impl Record {
+    /// The step it is about; `None` for events and for rows without one.
+    #[must_use]
+    pub fn step(&self) -> Option<u64> {
+        let step = match &self.row {
+            Row::Sample(row) => row.step,
+            Row::Collective(row) => row.step,
+            Row::Digest(row) => row.step,
+            Row::Event(_) => NO_U64,
+        };
+        (step != NO_U64).then_some(step)
+    }
+
+    /// The launch it is of, from 0.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        match &self.row {
+            Row::Sample(row) => row.attempt,
+            Row::Collective(row) => row.attempt,
+            Row::Digest(row) => row.attempt,
+            Row::Event(event) => event.attempt.0,
+        }
+    }
 }
 
 /// What log time counts in a run.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use trainwarden_telemetry::Table;
 
-use crate::IngestError;
 use crate::write_file::{Cell, TableFile};
+use crate::{IngestError, RowSink};
 
 /// Form of the files of a run folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -338,5 +338,31 @@ impl FolderWriter {
             self.files.insert(table, TableFile::create(&self.dir, table, self.format)?);
         }
         self.files.get_mut(&table).expect("inserted above").write(cells)
+    }
+}
+
+impl RowSink for FolderWriter {
+    fn sample(&mut self, row: &SampleOut<'_>) -> Result<(), IngestError> {
+        Self::sample(self, row)
+    }
+
+    fn collective(&mut self, row: &CollectiveOut<'_>) -> Result<(), IngestError> {
+        Self::collective(self, row)
+    }
+
+    fn digest(&mut self, row: &DigestOut<'_>) -> Result<(), IngestError> {
+        Self::digest(self, row)
+    }
+
+    fn event(&mut self, row: &EventOut<'_>) -> Result<(), IngestError> {
+        Self::event(self, row)
+    }
+
+    fn placement(&mut self, row: &PlacementOut<'_>) -> Result<(), IngestError> {
+        Self::placement(self, row)
+    }
+
+    fn member(&mut self, row: &MemberOut<'_>) -> Result<(), IngestError> {
+        Self::member(self, row)
     }
 }

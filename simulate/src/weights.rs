@@ -24,9 +24,9 @@ impl Weights {
         Self { random, states: layout.places.iter().map(|place| state(place.shard)).collect() }
     }
 
-    /// The digest of a rank's weights as they are now.
+    /// The digest of a rank's weights as they are now: one bit of them moves half of its own.
     pub(crate) fn digest(&self, rank: u32) -> Hex {
-        Hex::of(self.states[rank as usize])
+        Hex::of(mix(self.states[rank as usize]))
     }
 
     /// What happens to weights between two steps, where nothing should.

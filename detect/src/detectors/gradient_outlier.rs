@@ -1,8 +1,9 @@
-//! Detects a rank whose gradient or loss stands apart from its data-parallel peers'.
+//! Detects a rank whose gradient stands apart from its data-parallel peers'.
 //!
 //! # What it finds
-//! `grad_norm_local`, `loss_local` (before all-reduce) or `grad_cosine_local` of one rank, far from its peers':
-//! `gradient.outlier_rank`.
+//! `grad_norm_local` (before all-reduce) or `grad_cosine_local` of one rank, far from its peers':
+//! `gradient.outlier_rank`. Where its loss stands apart too, its data is strange: `data_shift` tells, and this is part
+//! of it.
 //!
 //! # Why it matters
 //! A device that computes wrongly, or a rank that is fed or scales wrongly, enters every weight through the all-reduce.
@@ -40,10 +41,10 @@ use crate::{Against, DetectError, Judge, Scene, Spec};
 const SPEC: Spec = Spec {
     name: "gradient_outlier",
     against: Against::Peers,
-    watches: &["samples: grad_norm_local", "samples: loss_local", "samples: grad_cosine_local"],
+    watches: &["samples: grad_norm_local", "samples: grad_cosine_local"],
     kinds: &[Kind::GradientRank],
 };
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Times the peers' value that convicts in one row.
 const ENORMOUS: f32 = 100.0;
 /// Rows with a negative cosine that convict.
@@ -56,7 +57,7 @@ const COSINE: &str = "grad_cosine_local";
 
 /// True for metrics this detector judges.
 pub(crate) fn is_gradient(metric: &Metric) -> bool {
-    ["grad_norm_local", "loss_local", COSINE].contains(&metric.as_str())
+    ["grad_norm_local", COSINE].contains(&metric.as_str())
 }
 
 /// See the module's page.
@@ -231,7 +232,12 @@ mod tests {
     #[test]
     fn one_enormous_row_is_critical_even_while_the_tail_is_learned() {
         let verdicts =
-            verdicts_of(&noisy_panel("loss_local", 40, 4, |row, rank| if (row, rank) == (3, 1) { 200.0 } else { 1.0 }));
+            verdicts_of(&noisy_panel(
+                "grad_norm_local",
+                40,
+                4,
+                |row, rank| if (row, rank) == (3, 1) { 200.0 } else { 1.0 },
+            ));
         assert_eq!((verdicts[0].severity, verdicts[0].ranks().next()), (Severity::Critical, Some(Rank(1))));
     }
 

@@ -168,12 +168,16 @@ fn waits_of(call: &CollectiveCall) -> Option<(Vec<(Rank, f64)>, Timestamp)> {
 
 /// Each member's lateness: the median wait of the others less its own.
 fn lateness_of(waits: &[(Rank, f64)]) -> Vec<(Rank, f64)> {
-    let lateness = |(at, (rank, wait)): (usize, &(Rank, f64))| {
-        let others = waits.iter().enumerate().filter(|(other, _)| *other != at);
-        let mut others: Vec<f64> = others.map(|(_, (_, wait))| *wait).collect();
-        (*rank, median_in_place(&mut others).map_or(0.0, |middle| middle - wait))
+    let mut sorted: Vec<f64> = waits.iter().map(|(_, wait)| *wait).collect();
+    sorted.sort_unstable_by(f64::total_cmp);
+    // The n-th of the others: without the member, all behind it move up by one. Equal waits are one as good as another.
+    let nth = |wait: f64, n: usize| if wait <= sorted[n] { sorted[n + 1] } else { sorted[n] };
+    let others = waits.len() - 1;
+    let median = |wait: f64| {
+        let (lower, upper) = (nth(wait, (others - 1) / 2), nth(wait, others / 2));
+        if lower == upper { lower } else { 0.5 * lower + 0.5 * upper }
     };
-    waits.iter().enumerate().map(lateness).collect()
+    waits.iter().map(|(rank, wait)| (*rank, median(*wait) - wait)).collect()
 }
 
 struct Call<'a> {
@@ -448,6 +452,18 @@ mod tests {
         assert_eq!((verdicts[0].kind, verdicts[0].severity), (Kind::SlowRank, Severity::Warning));
         assert!(verdicts[0].last.step < Some(Step(190)), "{:?}", verdicts[0].last);
         assert_restores(|| Box::new(LateArrival::default()), &seen);
+    }
+
+    #[test]
+    fn lateness_is_the_median_wait_of_the_others_less_the_own() {
+        for waits in [vec![3.0, 1.0, 2.0], vec![5.0, 5.0, 1.0, 5.0], vec![4.0, 0.0, 4.0, 9.0, 2.0], vec![7.0; 6]] {
+            let waits: Vec<(Rank, f64)> = (0..).map(Rank).zip(waits).collect();
+            for (at, (rank, late)) in lateness_of(&waits).into_iter().enumerate() {
+                let mut others: Vec<f64> =
+                    waits.iter().filter(|(other, _)| *other != rank).map(|(_, wait)| *wait).collect();
+                assert_eq!(late, median_in_place(&mut others).unwrap() - waits[at].1, "{rank} of {waits:?}");
+            }
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ use trainwarden_telemetry::{
 };
 
 use super::departures::{Compare, Departure, Departures};
-use super::{gradient_outlier::is_gradient, straggler::is_own_work};
+use super::{data_shift::is_local_loss, gradient_outlier::is_gradient, straggler::is_own_work};
 use crate::budget::{self, Cadence};
 use crate::{Against, DetectError, Judge, Scene, Spec};
 
@@ -45,7 +45,7 @@ const SPEC: Spec = Spec {
     watches: &["samples: every metric by rank without a detector of its own"],
     kinds: &[Kind::MetricOutlier, Kind::MetricShift],
 };
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Rows in a row that make a shift.
 const SHIFT_ROWS: u32 = 32;
 /// Part of the peers' value by which a shifted rank departs.
@@ -236,7 +236,8 @@ impl Judge for RankOutlier {
             Observation::Attempt(start) => self.metrics.retain(|(attempt, _), _| *attempt >= start.attempt),
             Observation::Panel(panel) if !panel.is_whole_run() => {
                 let metric = &panel.metric;
-                if is_own_work(metric) || is_gradient(metric) || OWN.contains(&metric.as_str()) {
+                let is_known = is_own_work(metric) || is_gradient(metric) || is_local_loss(metric);
+                if is_known || OWN.contains(&metric.as_str()) {
                     return Ok(Vec::new());
                 }
                 budget::RANK_OUTLIER.admit(&self.metrics, &(panel.attempt, metric.clone()))?;

@@ -14,10 +14,13 @@
 //! rank, and never move again, so that a ramp cannot teach them. Noise is pooled over the peers of those rows, as wide
 //! as its 50, 90 and 99 % quantiles ask, and inflated by its correlation from row to row. For each rank three e-CUSUMs
 //! weigh shifts of a quarter, one and three deviations against "slower by no more than the tolerance", which is 1 %, or
-//! three standard errors of the offset where these are more. At the threshold of the budget a finding is verified: it
+//! three standard errors of the offset where these are more. One row carries no more evidence than such rows are rare
+//! among the peers of late: where pauses wander over the ranks, chance lets three fall on one. At the threshold of the
+//! budget a finding is verified: it
 //! lasted three rows, it is larger than the tolerance, it stands five robust spreads outside what its peers wander in
 //! the same time (by a short running mean; from 12 and 64 rows on by longer ones, which tell smaller sizes), and no
-//! more than a quarter of the peers is slow with it; else it is the job or the design, and no rank's fault.
+//! more than a quarter of the peers is slow with it, half as much or more; else it is the job or the design, and no
+//! rank's fault.
 //! Before there are offsets (rows 8 to 32) one e-CUSUM weighs three deviations against "slower by no more than 10 %".
 //! A rank counts that was more than 10 % slow in nine of ten of at least eight rows, from the first row or a later one
 //! on, and stands in these three times as far from its peers as 95 % of them do: a continuum of unequal workers is

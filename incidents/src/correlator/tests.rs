@@ -67,6 +67,16 @@ fn an_effect_that_was_over_before_its_cause_was_found_is_merged_too() {
 }
 
 #[test]
+fn while_the_optimizer_climbs_the_loss_is_no_matter_of_its_own_and_after_a_change_of_schedule_it_is() {
+    for (cause, count) in [(Kind::InconsistentUpdate, 1), (Kind::Schedule, 2)] {
+        let mut correlator = Correlator::new(RunId::new("r"));
+        correlator.take(&verdict(cause, &[], 100));
+        correlator.take(&verdict(Kind::LossSpike, &[], 290));
+        assert_eq!(correlator.incidents().count(), count, "{cause}");
+    }
+}
+
+#[test]
 fn an_incident_resolves_with_its_last_case_and_reopens_under_its_id() {
     let mut correlator = Correlator::new(RunId::new("r"));
     let raised = verdict(Kind::SlowRank, &[17], 100);
@@ -192,6 +202,47 @@ fn an_effect_that_comes_back_joins_the_cause_that_was_found_meanwhile() {
 }
 
 #[test]
+fn a_slow_link_is_not_the_effect_of_a_slow_rank_outside_of_its_communicator() {
+    let members = BTreeMap::from([("dp/0", [Rank(0), Rank(2)]), ("dp/1", [Rank(1), Rank(3)])]);
+    let members = members.into_iter().map(|(comm, ranks)| (comm.to_owned(), BTreeSet::from(ranks))).collect();
+    let launch = trainwarden_telemetry::AttemptStart {
+        attempt: Attempt(0),
+        roster: Arc::default(),
+        communicators: Arc::new(Communicators { members }),
+    };
+    let link = |comm: &str| Verdict { subject: comm.to_owned(), ..verdict(Kind::SlowLink, &[], 110) };
+    let expected = [("dp/0", ChangeKind::Opened), ("dp/1", ChangeKind::Updated), ("pp/7", ChangeKind::Updated)];
+    for (comm, change) in expected {
+        let mut correlator = Correlator::new(RunId::new("r"));
+        correlator.observe(&Observation::Attempt(launch.clone()));
+        correlator.take(&verdict(Kind::SlowRank, &[1], 100));
+        assert_eq!(correlator.take(&link(comm))[0].change, change, "{comm}");
+        let mut correlator = Correlator::new(RunId::new("r"));
+        correlator.observe(&Observation::Attempt(launch.clone()));
+        correlator.take(&link(comm));
+        let merged = correlator.take(&verdict(Kind::SlowRank, &[1], 112)).len() > 1;
+        assert_eq!(merged, change == ChangeKind::Updated, "{comm}");
+    }
+}
+
+#[test]
+fn what_begins_long_after_the_speaking_detector_saw_the_end_is_no_effect() {
+    let slow = |detector: &str| Verdict { detector: detector.to_owned(), ..verdict(Kind::SlowRank, &[1], 100) };
+    let effect = |step| verdict(Kind::SlowRun, &[], step);
+    for (step, change) in [(150, ChangeKind::Updated), (200, ChangeKind::Opened)] {
+        let mut correlator = Correlator::new(RunId::new("r"));
+        correlator.take(&slow("straggler"));
+        // It counts calm calls for long before it believes that nobody comes late any more.
+        correlator.take(&slow("late_arrival"));
+        assert_eq!(correlator.take(&Verdict { phase: Phase::Cleared, last: at(120), ..slow("straggler") }), []);
+        assert_eq!(correlator.take(&effect(step))[0].change, change, "{step}");
+    }
+    let mut correlator = Correlator::new(RunId::new("r"));
+    correlator.take(&slow("straggler"));
+    assert_eq!(correlator.take(&effect(900))[0].change, ChangeKind::Updated, "it still lasts");
+}
+
+#[test]
 fn pauses_taken_for_an_effect_part_from_it_when_they_turn_out_to_be_of_others() {
     let mut correlator = Correlator::new(RunId::new("r"));
     correlator.take(&verdict(Kind::SlowRank, &[17], 100));
@@ -222,4 +273,37 @@ fn of_two_findings_of_one_incident_the_one_that_names_ranks_speaks() {
     let update = Verdict { phase: Phase::Updated, ..other(&[3]) };
     assert_eq!(kinds(&correlator.take(&update)), [(ChangeKind::Updated, Kind::Intermittent)]);
     assert_eq!(correlator.incidents().map(|incident| incident.suspects.len()).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn strange_data_takes_in_the_gradients_it_makes_and_not_one_that_is_turned_round() {
+    let mut correlator = Correlator::new(RunId::new("r"));
+    correlator.take(&verdict(Kind::GradientRank, &[6], 100));
+    correlator.take(&verdict(Kind::GradientRank, &[7], 101));
+    let changes = correlator.take(&verdict(Kind::DataShift, &[7, 6], 99));
+    let merged = changes.iter().filter(|change| change.change == ChangeKind::Merged).count();
+    assert_eq!((changes[0].incident.kind, merged), (Kind::DataShift, 2));
+    let later = correlator.take(&verdict(Kind::GradientRank, &[6], 500));
+    assert_eq!(kinds(&later), [(ChangeKind::Updated, Kind::DataShift)], "while it lasts");
+    let turned = Verdict { severity: Severity::Critical, ..verdict(Kind::GradientRank, &[6], 600) };
+    assert_eq!(kinds(&correlator.take(&turned)), [(ChangeKind::Opened, Kind::GradientRank)]);
+}
+
+#[test]
+fn effects_that_take_long_to_be_seen_join_their_cause_while_it_lasts() {
+    for (cause, effect, ranks) in [
+        (Kind::Throttle, Kind::MetricShift, &[3_u32][..]),
+        (Kind::InconsistentUpdate, Kind::LossSpike, &[]),
+        (Kind::Replay, Kind::DataShift, &[3]),
+    ] {
+        let mut correlator = Correlator::new(RunId::new("r"));
+        correlator.take(&verdict(cause, ranks, 100));
+        let changes = correlator.take(&verdict(effect, ranks, 300));
+        assert_eq!(kinds(&changes), [(ChangeKind::Updated, cause)], "{effect}");
+        let mut correlator = Correlator::new(RunId::new("r"));
+        correlator.take(&verdict(cause, ranks, 100));
+        correlator.take(&Verdict { phase: Phase::Cleared, ..verdict(cause, ranks, 100) });
+        let changes = correlator.take(&verdict(effect, ranks, 300));
+        assert_eq!(kinds(&changes), [(ChangeKind::Opened, effect)], "{effect} after it");
+    }
 }

@@ -118,6 +118,8 @@ pub struct Aligner {
     /// When the oldest open row of each lane was opened.
     openings: BTreeSet<(i64, usize)>,
     opened: Vec<Option<i64>>,
+    /// Attempts that were announced, and when.
+    begun: BTreeMap<u32, i64>,
     paces: BTreeMap<u32, Pace>,
     lanes: Vec<AnyLane>,
     /// When which lane closes next.
@@ -147,6 +149,7 @@ impl Aligner {
             waiting: BTreeMap::new(),
             openings: BTreeSet::new(),
             opened: Vec::new(),
+            begun: BTreeMap::new(),
             paces: BTreeMap::new(),
             lanes: Vec::new(),
             schedule: BTreeSet::new(),
@@ -165,6 +168,12 @@ impl Aligner {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Learns who is in attempts that have not begun; what is told of one that has, comes too late for it.
+    pub fn tell(&mut self, membership: Membership) {
+        self.membership.rosters.extend(membership.rosters);
+        self.membership.communicators.extend(membership.communicators);
     }
 
     /// Takes the next record in; log time never descends. Appends what can be judged now to `ready`.
@@ -257,21 +266,29 @@ impl Aligner {
     }
 
     fn push_event(&mut self, event: &Event, log_time: i64) {
-        if event.run.is_some() {
-            self.begin(event.attempt.0, log_time);
-        }
-        self.waiting.entry(log_time).or_default().push(Observation::Event(event.clone()));
+        // A mark stands where it was set, however late it comes: the end of a pause, and not behind the rows after it.
+        let own = match self.clock {
+            LogClock::Nanoseconds => event.time.0.min(log_time),
+            LogClock::Steps => log_time,
+        };
+        let at = match &event.run {
+            Some(_) => own.max(self.begin(event.attempt.0, own)),
+            None => own,
+        };
+        self.waiting.entry(at).or_default().push(Observation::Event(event.clone()));
     }
 
-    fn begin(&mut self, attempt: u32, log_time: i64) {
-        if self.paces.contains_key(&attempt) {
-            return;
+    /// Announces an attempt with its first row; gives the log time that it was announced at.
+    fn begin(&mut self, attempt: u32, log_time: i64) -> i64 {
+        if let Some(at) = self.begun.get(&attempt) {
+            return *at;
         }
-        self.paces.insert(attempt, Pace::default());
+        self.begun.insert(attempt, log_time);
         let roster = self.membership.roster(attempt);
         let communicators = self.membership.communicators(attempt);
         let start = AttemptStart { attempt: Attempt(attempt), roster, communicators };
         self.waiting.entry(log_time).or_default().push(Observation::Attempt(start));
+        log_time
     }
 
     fn wait(&mut self, attempt: u32, step: u64, opened_at: i64) -> Wait {

@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use trainwarden_telemetry::{Conflict, Panel, Placement, Rank, Step};
+use trainwarden_telemetry::{Conflict, Panel, Placement, Rank, RunId, Step};
 
 use super::*;
 use crate::row::{NO_TIME, SampleRow};
@@ -83,6 +83,44 @@ fn a_complete_row_is_judged_before_the_next_one_comes() {
     }
     let judged = panels(&ready).len();
     assert_eq!(judged, 19, "the first waits for its deadline, then each closes as soon as log time moves");
+}
+
+/// A mark in the life of the run, set at `time_s` and come at `at_s`.
+fn mark(time_s: i64, at_s: i64) -> Record {
+    let event = Event {
+        time: Timestamp(time_s * SECOND),
+        source: "trainer".to_owned(),
+        kind: "pause_end".to_owned(),
+        actor: None,
+        run: Some(RunId::new("r")),
+        attempt: Attempt(0),
+        node: None,
+        rank: None,
+        subject: None,
+        detail: None,
+    };
+    Record { log_time: at_s * SECOND, row: Row::Event(Arc::new(event)) }
+}
+
+#[test]
+fn a_mark_that_comes_late_is_judged_before_the_open_rows_of_later_times_and_never_before_its_attempt() {
+    let mut names = Names::default();
+    let records = [
+        sample(&mut names, "m", 0, 0, 1.0, 1.0),
+        sample(&mut names, "m", 0, 1, 20.0, 1.0),
+        mark(0, 2),
+        mark(19, 22),
+        mark(25, 25),
+    ];
+    let (observations, _) = align(Membership::default(), &names, &records);
+    let seen = |seen: &Observation| match seen {
+        Observation::Attempt(_) => "attempt".to_owned(),
+        Observation::Event(event) => format!("mark {}", event.time.0 / SECOND),
+        Observation::Panel(panel) => format!("step {}", panel.labels[0].step.expect("rows have steps").0),
+        other => panic!("{other:?}"),
+    };
+    let order: Vec<String> = observations.iter().map(seen).collect();
+    assert_eq!(order, ["attempt", "mark 0", "step 0", "mark 19", "step 1", "mark 25"]);
 }
 
 #[test]

@@ -38,6 +38,9 @@ const NOISE_MIN: f32 = TOLERANCE / 8.0;
 const MEAN_WEIGHTS: [f32; 3] = [0.25, 0.0625, 0.015_625];
 /// A finding is measured by the short mean; from so many rows on by the middle one, and by the long one.
 const MEAN_ROWS: [u32; 3] = [0, 12, 64];
+/// Weight of the newest row among those in which suddenly extreme cells are counted, and how many it takes to count.
+const SUDDEN_WEIGHT: f32 = 1.0 / 256.0;
+const SUDDEN_MIN: f32 = 1.5;
 /// Groups below this size cannot outvote one of theirs; a rank must there have left its own past too.
 const SMALL_GROUP: usize = 4;
 /// Normal quantiles of |z| at 50, 90 and 99 %: the widest of the three measures the noise, so that tails count.
@@ -93,6 +96,9 @@ struct Group {
     noise: f32,
     inflation: f32,
     noise_now: f32,
+    /// Cells that were suddenly extreme, and cells in all, of late.
+    sudden: f32,
+    cells: f32,
 }
 
 impl Group {
@@ -103,6 +109,21 @@ impl Group {
 
     fn hot_max(&self) -> usize {
         (self.columns.len() / 4).max(1)
+    }
+
+    /// Nats that one extreme cell may carry: where pauses wander over the ranks it is no surprise that one falls on this
+    /// rank, and by chance on the same one twice.
+    fn surprise(&self) -> f32 {
+        match self.sudden {
+            sudden if sudden < SUDDEN_MIN => f32::INFINITY,
+            sudden => (self.cells / sudden).ln(),
+        }
+    }
+
+    /// A row of so many cells came, of which so many were suddenly extreme.
+    fn count(&mut self, cells: usize, sudden: usize) {
+        self.cells += cells as f32 - SUDDEN_WEIGHT * self.cells;
+        self.sudden += sudden as f32 - SUDDEN_WEIGHT * self.sudden;
     }
 }
 
@@ -269,7 +290,8 @@ impl Series {
         let is_small = group.columns.len() < SMALL_GROUP;
         let mut magnitudes = std::mem::take(&mut self.scratch);
         magnitudes.clear();
-        let (mut hot, mut is_new) = (0, false);
+        let (mut sudden, mut is_new) = (0, false);
+        let most_nats = group.surprise();
         for column in group.columns.iter().copied() {
             let ratio = self.ratios[column];
             if ratio.is_nan() {
@@ -283,27 +305,32 @@ impl Series {
                 continue;
             }
             magnitudes.push(excess.abs());
-            let evidence = self.step(column, excess, deviation, threshold);
-            // Who is half convicted counts among the many too: of a slow half of the job some are over first.
-            hot += usize::from(evidence >= 0.5 * threshold);
+            let is_calm = self.sums[column][SHIFTS.len() - 1] <= 0.0;
+            let evidence = self.step(column, excess, deviation, (threshold, most_nats));
+            sudden += usize::from(is_calm && excess >= ROW_DEVIATIONS_MAX * deviation);
             is_new |= evidence >= threshold && !self.named[column];
         }
+        group.count(magnitudes.len(), sudden);
         if !is_small {
             let now = quantile_in_place(&mut magnitudes, 0.5).unwrap_or(0.0) / NOISE_QUANTILES[0].1;
             group.noise_now += MEAN_WEIGHTS[1] * (now - group.noise_now);
         }
         self.scratch = magnitudes;
-        if !is_new || hot > group.hot_max() { Vec::new() } else { self.verify(group, deviation, threshold) }
+        if is_new { self.verify(group, deviation, threshold) } else { Vec::new() }
     }
 
     /// Adds a row to the evidence against a column and to what is learned of it; gives the most nats.
+    ///
+    /// * `limits`: the nats that convict, and those that one row may add.
     #[inline]
-    fn step(&mut self, column: usize, excess: f32, deviation: f32, threshold: f32) -> f32 {
+    fn step(&mut self, column: usize, excess: f32, deviation: f32, limits: (f32, f32)) -> f32 {
+        let (threshold, most_nats) = limits;
         let z = (excess - self.allowance(column, deviation)) / deviation;
         let z = z.clamp(-2.0 * ROW_DEVIATIONS_MAX, ROW_DEVIATIONS_MAX);
         let mut most = 0.0_f32;
         for (place, shift) in SHIFTS.into_iter().enumerate() {
-            let sum = (self.sums[column][place] + shift_evidence(z, shift)).clamp(0.0, EVIDENCE_CAP * threshold);
+            let nats = shift_evidence(z, shift).min(most_nats);
+            let sum = (self.sums[column][place] + nats).clamp(0.0, EVIDENCE_CAP * threshold);
             self.ages[column][place] = if sum > 0.0 { self.ages[column][place] + 1 } else { 0 };
             self.sums[column][place] = sum;
             most = most.max(sum);
@@ -347,6 +374,9 @@ impl Series {
             (center, if is_small { least } else { wander.max(least) })
         };
         let spreads: [(f32, f32); 3] = std::array::from_fn(spread);
+        // Who is half convicted counts among the many too: of a slow half of the job some are over first.
+        let is_half_hot = |column: &&usize| self.sums[**column].iter().any(|sum| *sum >= 0.5 * threshold);
+        let half_hot: Vec<usize> = group.columns.iter().filter(is_half_hot).copied().collect();
         let mut findings = Vec::new();
         for column in group.columns.iter().copied().filter(|column| is_hot(&self.sums[*column])) {
             let (best, log_e) = largest(&self.sums[column]);
@@ -361,6 +391,10 @@ impl Series {
                 mean - center >= GAP_SPREADS * spread && mean / filled(*which, age) >= band
             };
             let Some(which) = means_of(age).find(is_apart) else { continue };
+            let least = 0.5 * self.means[column][which];
+            if half_hot.iter().filter(|other| self.means[**other][which] >= least).count() > group.hot_max() {
+                continue;
+            }
             let (excess, error) = self.excess_by(column, which, age, deviation);
             self.named[column] = true;
             findings.push(Finding {
@@ -428,6 +462,7 @@ impl Series {
             let held = |old: &&Group| group.columns.iter().any(|c| from[*c].is_some_and(|c| old.columns.contains(&c)));
             if let Some(old) = self.groups.iter().find(held) {
                 (group.noise, group.inflation, group.noise_now) = (old.noise, old.inflation, old.noise_now);
+                (group.sudden, group.cells) = (old.sudden, old.cells);
             }
         }
         moved

@@ -143,6 +143,16 @@ fn hard_batches_small_skews_and_halves_of_the_job_name_nobody() {
 }
 
 #[test]
+fn many_that_wander_a_little_are_nobodys_fault_and_hide_none_that_is_far_slower() {
+    let wander = |row: u64, rank: usize| if rank >= 7 && row >= 60 { 1.03 } else { 1.0 };
+    assert_eq!(verdicts_of(&noisy_panel("forward_time_s", 300, 10, wander)), []);
+    let slow = |row, rank| if rank == 6 && row >= 200 { 1.3 } else { wander(row, rank) };
+    let verdicts = verdicts_of(&noisy_panel("forward_time_s", 300, 10, slow));
+    assert_eq!(named(&verdicts), [6]);
+    assert!(verdicts[0].last.step < Some(Step(206)));
+}
+
+#[test]
 fn a_continuum_of_unequal_workers_is_design() {
     let design = [0.85, 0.8, 0.9, 1.0, 1.02, 1.15, 1.0, 1.05, 1.01, 0.96];
     assert_eq!(verdicts_of(&noisy_panel("batch_time_norm", 300, 10, |_, rank| design[rank])), []);
@@ -339,4 +349,17 @@ fn the_workload_of_8192_ranks() {
     );
     assert_eq!((found(0), found(1), clean), (64, 64, 0));
     assert!(found(3) >= 56);
+}
+
+#[test]
+fn three_pauses_in_a_row_by_chance_are_none_where_pauses_wander_and_a_straggler_is_one_even_there() {
+    let wander = |row: u64, rank: usize| {
+        let is_paused = row >= 300 && row.is_multiple_of(4) && (row / 4 * 5) % 16 == rank as u64;
+        if is_paused || ((500..503).contains(&row) && rank == 7) { 1.5 } else { 1.0 }
+    };
+    assert_eq!(named(&verdicts_of(&noisy_panel("forward_time_s", 700, 16, wander))), []);
+    let alone = |row: u64, rank: usize| if (500..503).contains(&row) && rank == 7 { 1.5 } else { 1.0 };
+    assert_eq!(named(&verdicts_of(&noisy_panel("forward_time_s", 700, 16, alone))), [7]);
+    let both = |row: u64, rank: usize| if row >= 500 && rank == 7 { 1.5 } else { wander(row, rank) };
+    assert_eq!(named(&verdicts_of(&noisy_panel("forward_time_s", 700, 16, both))), [7]);
 }

@@ -1,0 +1,320 @@
+//! The seam of a stream: rows come one by one, nearly in the order of their times; parts of the log go out, in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::sync::Arc;
+
+use trainwarden_telemetry::{Attempt, Communicators, Event, Placement, Rank, Role, Roster, RunId, Timestamp};
+
+use crate::intake::place_rank;
+use crate::limits::FEED_BUCKETS;
+use crate::{
+    CollectiveOut, CollectiveRow, DigestOut, DigestRow, EventOut, IngestError, MemberOut, Membership, NO_TIME, NO_U32,
+    NO_U64, NameId, Names, PlacementOut, Record, Row, RowSink, SampleOut, SampleRow,
+};
+
+/// The next part of a run's log. Parts are to be taken in the order in which the feed gave them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LogPart {
+    /// Texts that came new, for [`Names::append`].
+    pub texts: Vec<Arc<str>>,
+    /// Ranks and communicators of the attempts that may begin in this part.
+    pub membership: Membership,
+    /// Rows in log order.
+    pub records: Vec<Record>,
+}
+
+/// Puts the rows of one run in log order while they come.
+///
+/// A row may be up to `slack` older than the newest one before it: what is younger than that is kept, and the rest can
+/// be released. So the rows of a feed are the log of the same rows in a folder, as long as none is late. The log time
+/// of a row without a time, and of one that is late, is what the log has come to.
+///
+/// Ranks and communicators of an attempt must come before the first release after its first row.
+///
+/// Taking rows never fails.
+#[derive(Debug)]
+pub struct Feed {
+    slack_ns: i64,
+    names: Names,
+    texts_given: usize,
+    placements: BTreeMap<u32, BTreeMap<Rank, Placement>>,
+    communicators: BTreeMap<u32, Communicators>,
+    /// Attempts of which a row came, and those whose membership went out.
+    attempts: BTreeSet<u32>,
+    told: BTreeSet<u32>,
+    roster: Arc<Roster>,
+    /// Rows by their log time in buckets, each in the order of coming.
+    waiting: BTreeMap<i64, Vec<Record>>,
+    newest: i64,
+    /// Everything before this log time went out.
+    released: i64,
+    late: u64,
+}
+
+impl Feed {
+    /// A feed without rows.
+    ///
+    /// * `slack_ns`: how much older than the newest row before it a row may be; at least 1 ns.
+    #[must_use]
+    pub fn new(slack_ns: i64) -> Self {
+        Self {
+            slack_ns: slack_ns.max(1),
+            names: Names::default(),
+            texts_given: 0,
+            placements: BTreeMap::new(),
+            communicators: BTreeMap::new(),
+            attempts: BTreeSet::new(),
+            told: BTreeSet::new(),
+            roster: Arc::default(),
+            waiting: BTreeMap::new(),
+            newest: i64::MIN,
+            released: i64::MIN,
+            late: 0,
+        }
+    }
+
+    /// Rows that came when later ones had been released already.
+    #[must_use]
+    pub fn late(&self) -> u64 {
+        self.late
+    }
+
+    /// Everything that no row within the slack can come before any more.
+    #[must_use]
+    pub fn release(&mut self) -> LogPart {
+        let settled = self.newest.saturating_sub(self.slack_ns).div_euclid(self.bucket_ns());
+        let later = self.waiting.split_off(&settled);
+        let ready = mem::replace(&mut self.waiting, later);
+        if !ready.is_empty() {
+            self.released = settled.saturating_mul(self.bucket_ns());
+        }
+        self.part(ready)
+    }
+
+    /// Everything that is left: the stream is over.
+    #[must_use]
+    pub fn finish(mut self) -> LogPart {
+        let ready = mem::take(&mut self.waiting);
+        self.part(ready)
+    }
+
+    fn part(&mut self, ready: BTreeMap<i64, Vec<Record>>) -> LogPart {
+        let mut records = Vec::with_capacity(ready.values().map(Vec::len).sum());
+        for mut bucket in ready.into_values() {
+            bucket.sort_by_cached_key(|record| record.log_time);
+            records.append(&mut bucket);
+        }
+        let texts = self.names.since(self.texts_given).to_vec();
+        self.texts_given += texts.len();
+        LogPart { texts, membership: self.membership(), records }
+    }
+
+    /// What was told of the attempts that have begun since the last part; one without ranks has those of the attempt
+    /// before, one without communicators has none.
+    fn membership(&mut self) -> Membership {
+        let mut membership = Membership::default();
+        for attempt in self.attempts.difference(&self.told) {
+            if let Some(placements) = self.placements.remove(attempt) {
+                self.roster = Arc::new(Roster { placements });
+            }
+            membership.rosters.insert(*attempt, Arc::clone(&self.roster));
+            let communicators = self.communicators.remove(attempt).unwrap_or_default();
+            membership.communicators.insert(*attempt, Arc::new(communicators));
+        }
+        self.told.extend(membership.rosters.keys());
+        membership
+    }
+
+    fn bucket_ns(&self) -> i64 {
+        (self.slack_ns / FEED_BUCKETS).max(1)
+    }
+
+    /// The place of a row in the log.
+    fn log_time<const N: usize>(&mut self, times: [Option<i64>; N]) -> i64 {
+        let told = times.into_iter().flatten().find(|time| *time != NO_TIME);
+        let time = told.unwrap_or(self.newest.max(0));
+        self.newest = self.newest.max(time);
+        self.late += u64::from(time < self.released);
+        time.max(self.released)
+    }
+
+    fn push(&mut self, log_time: i64, attempt: u32, row: Row) {
+        if self.attempts.last() != Some(&attempt) {
+            self.attempts.insert(attempt);
+        }
+        self.waiting.entry(log_time.div_euclid(self.bucket_ns())).or_default().push(Record { log_time, row });
+    }
+
+    fn name(&mut self, text: Option<&str>) -> NameId {
+        text.filter(|text| !text.is_empty()).map_or(NameId::NONE, |text| self.names.intern(text))
+    }
+}
+
+impl RowSink for Feed {
+    fn sample(&mut self, row: &SampleOut<'_>) -> Result<(), IngestError> {
+        let sample = SampleRow {
+            log_time: self.log_time([row.time]),
+            step: row.step.unwrap_or(NO_U64),
+            time: row.time.unwrap_or(NO_TIME),
+            value: row.value,
+            attempt: row.attempt,
+            rank: row.rank.unwrap_or(NO_U32),
+            metric: self.name(Some(row.metric)),
+            reserved: 0,
+        };
+        self.push(sample.log_time, row.attempt, Row::Sample(sample));
+        Ok(())
+    }
+
+    fn collective(&mut self, row: &CollectiveOut<'_>) -> Result<(), IngestError> {
+        let collective = CollectiveRow {
+            log_time: self.log_time([row.end, row.start, row.enqueued]),
+            seq: row.seq,
+            bytes: row.bytes.unwrap_or(NO_U64),
+            step: row.step.unwrap_or(NO_U64),
+            enqueued: row.enqueued.unwrap_or(NO_TIME),
+            start: row.start.unwrap_or(NO_TIME),
+            end: row.end.unwrap_or(NO_TIME),
+            attempt: row.attempt,
+            rank: row.rank,
+            peer: row.peer.unwrap_or(NO_U32),
+            comm: self.name(Some(row.comm)),
+            op: self.name(Some(row.op)),
+            signature: self.name(row.signature),
+        };
+        self.push(collective.log_time, row.attempt, Row::Collective(collective));
+        Ok(())
+    }
+
+    fn digest(&mut self, row: &DigestOut<'_>) -> Result<(), IngestError> {
+        let digest = DigestRow {
+            log_time: self.log_time([row.time]),
+            step: row.step.unwrap_or(NO_U64),
+            time: row.time.unwrap_or(NO_TIME),
+            attempt: row.attempt,
+            rank: row.rank.unwrap_or(NO_U32),
+            kind: self.name(Some(row.kind)),
+            name: self.name(Some(row.name)),
+            digest: self.name(Some(row.digest)),
+            group: self.name(row.group),
+        };
+        self.push(digest.log_time, row.attempt, Row::Digest(digest));
+        Ok(())
+    }
+
+    fn event(&mut self, row: &EventOut<'_>) -> Result<(), IngestError> {
+        let owned = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+        let attempt = row.attempt.unwrap_or(0);
+        let event = Arc::new(Event {
+            time: Timestamp(row.time),
+            source: row.source.to_owned(),
+            kind: row.kind.to_owned(),
+            actor: owned(row.actor),
+            run: row.run.map(RunId::new),
+            attempt: Attempt(attempt),
+            node: owned(row.node),
+            rank: row.rank.map(Rank),
+            subject: owned(row.subject),
+            detail: owned(row.detail),
+        });
+        let log_time = self.log_time([Some(row.time)]);
+        self.push(log_time, attempt, Row::Event(event));
+        Ok(())
+    }
+
+    fn placement(&mut self, row: &PlacementOut<'_>) -> Result<(), IngestError> {
+        let owned = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+        let placement = Placement {
+            node: owned(row.node),
+            device: owned(row.device),
+            local_rank: row.local_rank,
+            dp: row.dp,
+            role: Role { pp: row.pp, ep: row.ep, cp: row.cp, tp: row.tp },
+        };
+        // Of two different rows for one rank the smaller stays, as in a folder; a stream has nobody to tell it to.
+        let _ = place_rank(self.placements.entry(row.attempt).or_default(), Rank(row.rank), placement);
+        Ok(())
+    }
+
+    fn member(&mut self, row: &MemberOut<'_>) -> Result<(), IngestError> {
+        let members = &mut self.communicators.entry(row.attempt).or_default().members;
+        match members.get_mut(row.comm) {
+            Some(ranks) => _ = ranks.insert(Rank(row.rank)),
+            None => _ = members.insert(row.comm.to_owned(), [Rank(row.rank)].into()),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(time: Option<i64>, step: u64) -> SampleOut<'static> {
+        SampleOut { run: "r", attempt: 0, rank: Some(0), step: Some(step), time, metric: "loss", value: 1.0 }
+    }
+
+    fn times(part: &LogPart) -> Vec<i64> {
+        part.records.iter().map(|record| record.log_time).collect()
+    }
+
+    fn feed_of(times: &[i64]) -> Feed {
+        let mut feed = Feed::new(80);
+        for time in times {
+            feed.sample(&sample(Some(*time), 0)).expect("a feed takes every row");
+        }
+        feed
+    }
+
+    #[test]
+    fn rows_within_the_slack_come_out_in_the_order_of_their_times() {
+        let mut feed = feed_of(&[100, 180, 120, 30]);
+        assert_eq!(times(&feed.release()), [30], "100 is 80 younger than the newest: it may still be overtaken");
+        feed.sample(&sample(Some(101), 0)).expect("a feed takes every row");
+        feed.sample(&sample(Some(400), 0)).expect("a feed takes every row");
+        assert_eq!(times(&feed.release()), [100, 101, 120, 180]);
+        assert_eq!((feed.late(), times(&feed.finish())), (0, vec![400]));
+    }
+
+    #[test]
+    fn a_late_row_and_one_without_a_time_stand_where_the_log_is() {
+        let mut feed = feed_of(&[100, 400]);
+        assert_eq!(times(&feed.release()), [100]);
+        feed.sample(&sample(Some(90), 0)).expect("a feed takes every row");
+        feed.sample(&sample(None, 0)).expect("a feed takes every row");
+        assert_eq!(feed.late(), 1);
+        assert_eq!(times(&feed.finish()), [320, 400, 400]);
+    }
+
+    #[test]
+    fn texts_ranks_and_communicators_go_out_once_and_an_attempt_without_ranks_has_those_before() {
+        let mut feed = feed_of(&[100]);
+        let (run, attempt) = ("r", 0);
+        let blank = PlacementOut {
+            run,
+            attempt,
+            rank: 0,
+            node: Some("n0"),
+            device: None,
+            local_rank: None,
+            dp: None,
+            tp: None,
+            pp: None,
+            ep: None,
+            cp: None,
+        };
+        feed.placement(&blank).expect("a feed takes every row");
+        feed.member(&MemberOut { run, attempt, comm: "dp", rank: 0 }).expect("a feed takes every row");
+        let first = feed.release();
+        let texts: Vec<&str> = first.texts.iter().map(AsRef::as_ref).collect();
+        assert_eq!(texts, ["loss"]);
+        assert_eq!(first.membership.rosters[&0].node(Rank(0)), Some("n0"));
+        assert_eq!(first.membership.communicators[&0].members.len(), 1);
+        feed.sample(&SampleOut { attempt: 1, ..sample(Some(110), 1) }).expect("a feed takes every row");
+        let second = feed.finish();
+        assert!(second.texts.is_empty() && !second.membership.rosters.contains_key(&0));
+        assert_eq!(second.membership.rosters[&1], first.membership.rosters[&0]);
+        assert!(second.membership.communicators[&1].members.is_empty());
+    }
+}
