@@ -4,6 +4,8 @@
 //! ranks +25 % on steps 700 to 705 (a checkpoint, which must blame nobody). From step 500 on, one rank in 128 each is
 //! 10 % slower, drifts to 10 % slower, has three single points of +40 %, or is 3 % slower.
 
+use trainwarden_simulate::Draws;
+
 /// Steps of the workload: the faults need so many.
 pub(crate) const STEPS: u64 = 1_000;
 const FAULT_STEP: u64 = 500;
@@ -33,10 +35,10 @@ impl Workload {
 
     /// Calls `take` with each step and the times of all ranks in it.
     pub(crate) fn each_step(self, mut take: impl FnMut(u64, &[f64])) {
-        let mut noise = Noise(self.seed);
-        let skews: Vec<f64> = (0..self.ranks).map(|_| 0.005 * noise.normal()).collect();
-        let spike = |noise: &mut Noise| FAULT_STEP + noise.below(STEPS - FAULT_STEP);
-        let spikes: Vec<[u64; 3]> = (0..self.ranks).map(|_| [0; 3].map(|_| spike(&mut noise))).collect();
+        let mut draws = Draws::new(self.seed);
+        let skews: Vec<f64> = (0..self.ranks).map(|_| 0.005 * normal(&mut draws)).collect();
+        let spike = |draws: &mut Draws| FAULT_STEP + draws.below(STEPS - FAULT_STEP);
+        let spikes: Vec<[u64; 3]> = (0..self.ranks).map(|_| [0; 3].map(|_| spike(&mut draws))).collect();
         let mut states = vec![0.0; self.ranks as usize];
         let mut values = vec![0.0; self.ranks as usize];
         for step in 0..STEPS {
@@ -44,7 +46,7 @@ impl Workload {
             let common = if (700..=705).contains(&step) { 1.25 } else { 1.0 };
             for rank in 0..self.ranks {
                 let at = rank as usize;
-                states[at] = 0.3 * states[at] + 0.021 * (1.0_f64 - 0.09).sqrt() * noise.normal();
+                states[at] = 0.3 * states[at] + 0.021 * (1.0_f64 - 0.09).sqrt() * normal(&mut draws);
                 let usual = 0.25 * (1.0 + skews[at]) * (1.0 + wave + states[at]);
                 values[at] = usual * common * fault(rank, step, &spikes[at]);
             }
@@ -67,26 +69,9 @@ fn fault(rank: u32, step: u64, spikes: &[u64; 3]) -> f64 {
     }
 }
 
-/// Random numbers fixed by their seed (SplitMix64, Steele et al. 2014).
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    /// Standard normal (Box-Muller).
-    fn normal(&mut self) -> f64 {
-        let uniform = |bits: u64| ((bits >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-        let (radius, angle) = (uniform(self.next()), uniform(self.next()));
-        (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
-    }
+/// Standard normal (Box-Muller).
+fn normal(draws: &mut Draws) -> f64 {
+    let uniform = |bits: u64| ((bits >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+    let (radius, angle) = (uniform(draws.bits()), uniform(draws.bits()));
+    (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
 }

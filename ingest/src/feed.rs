@@ -204,7 +204,6 @@ impl RowSink for Feed {
     }
 
     fn event(&mut self, row: &EventOut<'_>) -> Result<(), IngestError> {
-        let owned = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
         let attempt = row.attempt.unwrap_or(0);
         let event = Arc::new(Event {
             time: Timestamp(row.time),
@@ -224,7 +223,6 @@ impl RowSink for Feed {
     }
 
     fn placement(&mut self, row: &PlacementOut<'_>) -> Result<(), IngestError> {
-        let owned = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
         let placement = Placement {
             node: owned(row.node),
             device: owned(row.device),
@@ -245,6 +243,11 @@ impl RowSink for Feed {
         }
         Ok(())
     }
+}
+
+/// A text of its own; an empty one is none.
+fn owned(text: Option<&str>) -> Option<String> {
+    text.filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 #[cfg(test)]

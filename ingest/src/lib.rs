@@ -21,6 +21,7 @@ mod row;
 mod row_sink;
 mod run_rows;
 mod sorter;
+mod source;
 mod write;
 mod write_file;
 
@@ -32,4 +33,5 @@ pub use reject::{Place, Reject, Rejects, reason};
 pub use row::{CollectiveRow, DigestRow, LogClock, NO_TIME, NO_U32, NO_U64, NameId, Names, Record, Row, SampleRow};
 pub use row_sink::RowSink;
 pub use run_rows::{Records, RunRows};
+pub use source::{Delivery, LogRecord, Published, Publisher, Source, SourceError, partition_of};
 pub use write::{CollectiveOut, DigestOut, EventOut, FolderWriter, Format, MemberOut, PlacementOut, SampleOut};

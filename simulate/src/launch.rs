@@ -76,8 +76,8 @@ impl Run<'_> {
     /// Begins a launch: from the last checkpoint, where there is one.
     pub(crate) fn launch<E>(&mut self, emit: &mut Emit<'_, E>) -> Result<(), E> {
         self.mark("run_start", None, emit)?;
-        let (nodes, begun_ns) = (self.layout.clone(), self.now_ns);
-        for (rank, place) in (0_u32..).zip(&nodes.places) {
+        let begun_ns = self.now_ns;
+        for (rank, place) in (0_u32..).zip(&self.layout.places) {
             let device = place.node * self.scenario.cluster.ranks_per_node + place.local_rank;
             let row = Row::Placement {
                 rank,
@@ -90,11 +90,9 @@ impl Run<'_> {
             };
             emit(self.attempt, row)?;
         }
-        for group in &nodes.groups {
-            group
-                .members
-                .iter()
-                .try_for_each(|rank| emit(self.attempt, Row::Member { comm: &group.name, rank: *rank }))?;
+        for group in &self.layout.groups {
+            let member = |rank: &u32| Row::Member { comm: &group.name, rank: *rank };
+            group.members.iter().try_for_each(|rank| emit(self.attempt, member(rank)))?;
         }
         self.now_ns = begun_ns + nanoseconds(LAUNCH_S / 2.0);
         self.emit_environment(emit)?;

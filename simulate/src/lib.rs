@@ -7,7 +7,6 @@
 mod cluster;
 mod counters;
 mod error;
-mod exchange;
 mod fault;
 mod launch;
 mod moment;
@@ -22,6 +21,7 @@ mod weights;
 
 pub use error::SimulateError;
 pub use fault::{Fault, FaultKind};
+pub use random::Draws;
 pub use row::Row;
 pub use run::simulate;
 pub use scenario::{Axis, Cluster, Life, Noise, Restart, Scenario, ScheduleLaw, Telemetry};

@@ -33,6 +33,9 @@ pub(crate) enum Stream {
 /// Parts of 16 bits that a normal number is the sum of: twelve uniform numbers have a variance of exactly 1.
 const NORMAL_PARTS: u64 = 12;
 
+/// What the counter of SplitMix64 goes on by: odd, and the golden ratio.
+const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
+
 /// Random numbers of one seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Random {
@@ -64,11 +67,35 @@ impl Random {
     }
 }
 
+/// Random numbers one after the other, all of them fixed by the seed: SplitMix64.
+#[derive(Clone, Debug)]
+pub struct Draws(u64);
+
+impl Draws {
+    /// Draws of a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        let word = mix(self.0);
+        self.0 = self.0.wrapping_add(GAMMA);
+        word
+    }
+
+    /// A number below `end`, which is above zero.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.bits() % end
+    }
+}
+
 /// The finaliser of SplitMix64 after one step of its counter: a bijection in which each bit in moves half of those out.
 ///
 /// Source: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014.
 pub(crate) fn mix(word: u64) -> u64 {
-    let word = word.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let word = word.wrapping_add(GAMMA);
     let word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     word ^ (word >> 31)
@@ -83,6 +110,8 @@ mod tests {
         // The first two outputs of SplitMix64 from state 0, as published with the algorithm.
         assert_eq!(mix(0), 0xE220_A839_7B1D_CDAF);
         assert_eq!(mix(0x9E37_79B9_7F4A_7C15), 0x6E78_9E6A_A1B9_65F4);
+        let mut draws = Draws::new(0);
+        assert_eq!([draws.bits(), draws.bits()], [0xE220_A839_7B1D_CDAF, 0x6E78_9E6A_A1B9_65F4]);
     }
 
     #[test]

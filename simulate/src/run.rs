@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::cluster::{Layout, node_name};
 use crate::counters::Counters;
-use crate::exchange::Exchange;
 use crate::fault::{active, is_hit};
 use crate::launch::{Checkpoint, Stops};
 use crate::moment::Moment;
 use crate::random::Random;
-use crate::timing::{Timing, Work, optimizer_s};
+use crate::timing::{Timing, Work, end_ns, optimizer_s};
 use crate::training::{Course, Training, logs_loss};
 use crate::weights::{Weights, batch_digest, environment};
 use crate::{Axis, FaultKind, Row, Scenario};
@@ -272,7 +271,7 @@ impl<'a> Run<'a> {
     ) -> Result<Option<i64>, E> {
         let mut done_ns = Some(self.now_ns);
         for group in self.layout.groups.iter().filter(|group| group.axis == axis) {
-            let Exchange { end_ns } = Exchange::of(self.scenario, moment, group, ready);
+            let end_ns = end_ns(self.scenario, moment, group, ready);
             done_ns = done_ns.zip(end_ns).map(|(done, end)| done.max(end));
             let is_hung = |rank: u32| axis == Axis::Dp && self.is_hit(FaultKind::Hang, moment, rank);
             let is_mute = |rank: u32| is_hung(rank) || self.is_hit(FaultKind::Silence, moment, rank);

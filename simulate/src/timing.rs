@@ -1,9 +1,11 @@
 //! How long the work of a rank takes.
 
+use crate::cluster::Group;
 use crate::fault::{active, factor, is_hit};
 use crate::moment::Moment;
 use crate::random::{Random, Stream};
-use crate::{FaultKind, Scenario};
+use crate::run::nanoseconds;
+use crate::{Axis, FaultKind, Scenario};
 
 /// Shares of the step's own work; the optimizer has the rest.
 const FORWARD_SHARE: f64 = 0.32;
@@ -107,9 +109,6 @@ fn common_factor(scenario: &Scenario, moment: Moment, count: u64) -> f64 {
 }
 
 fn own_factor(scenario: &Scenario, moment: Moment, rank: u32) -> f64 {
-    if scenario.faults.is_empty() {
-        return 1.0;
-    }
     let at = (moment, rank);
     let slow = factor(&scenario.faults, FaultKind::SlowRank, at, |size| 1.0 + size);
     slow * factor(&scenario.faults, FaultKind::Throttle, at, |size| 1.0 + CLOCK_BOUND * size / (1.0 - size))
@@ -129,13 +128,24 @@ pub(crate) fn optimizer_s(scenario: &Scenario) -> f64 {
     scenario.cluster.step_time_s * (1.0 - FORWARD_SHARE - BACKWARD_SHARE)
 }
 
-/// Time of a transfer between `members` that nobody comes late to, in seconds.
+/// When a call of a communicator ends, in nanoseconds: for all members alike, when the last one has come and the bytes
+/// are through; `None` = never.
 ///
-/// * `share`: of the step, usually.
-pub(crate) fn transfer_s(scenario: &Scenario, moment: Moment, members: &[u32], share: f64) -> f64 {
-    let usual = scenario.cluster.step_time_s * share;
+/// * `arrivals`: when each rank of the run enters its call, in nanoseconds.
+pub(crate) fn end_ns(scenario: &Scenario, moment: Moment, group: &Group, arrivals: &[i64]) -> Option<i64> {
+    let is_missing = |rank: &u32| is_hit(&scenario.faults, FaultKind::Hang, moment, *rank);
+    if group.axis == Axis::Dp && group.members.iter().any(is_missing) {
+        return None;
+    }
+    let last_ns = group.members.iter().map(|rank| arrivals[*rank as usize]).max()?;
+    Some(last_ns + nanoseconds(transfer_s(scenario, moment, group)))
+}
+
+/// Time of a transfer that nobody comes late to, in seconds.
+fn transfer_s(scenario: &Scenario, moment: Moment, group: &Group) -> f64 {
+    let usual = scenario.cluster.step_time_s * group.axis.transfer();
     let faults = &scenario.faults;
-    let is_slow = members.iter().any(|rank| is_hit(faults, FaultKind::SlowLink, moment, *rank));
+    let is_slow = group.members.iter().any(|rank| is_hit(faults, FaultKind::SlowLink, moment, *rank));
     let strength = active(faults, FaultKind::SlowLink, moment).map(|fault| fault.strength(moment)).sum::<f64>();
     if is_slow { usual * (1.0 + strength) } else { usual }
 }

@@ -180,9 +180,6 @@ fn wrong_share(scenario: &Scenario, moment: Moment) -> (f64, f64) {
 
 /// How much larger a rank's own part of its gradient is: strange data pulls its own way.
 fn noise_factor(scenario: &Scenario, moment: Moment, rank: u32) -> f64 {
-    if scenario.faults.is_empty() {
-        return 1.0;
-    }
     let noisy = factor(&scenario.faults, FaultKind::GradientNoise, (moment, rank), |size| size);
     noisy * (1.0 + poison_nats(scenario, moment, scenario.cluster.dp_of(rank)))
 }

@@ -15,6 +15,8 @@ use crate::scorecard::is_found;
 const INDENT: usize = 10;
 /// Width of the name of a line: `evidence`.
 const NAME_COLUMNS: usize = 10;
+/// Name of the line that no detector wrote.
+const TRUTH: &str = "truth";
 /// Evidence of an incident: the first is the one that convicted.
 const EVIDENCE_SHOWN: usize = 1;
 /// Audit records of an incident.
@@ -158,7 +160,7 @@ pub fn incident_lines(style: Style, now: Moment, incident: &Incident, truth: &st
     if let Some(good) = &incident.last_good_checkpoint {
         lines.extend(named_lines(style, "roll back", &format!("to {}", good.name)));
     }
-    lines.extend(named_lines(style, "truth", truth));
+    lines.extend(named_lines(style, TRUTH, truth));
     lines.push(String::new());
     lines
 }
@@ -173,7 +175,9 @@ fn indented(line: String) -> String {
 
 /// A line with a name before it; what does not fit hangs under it.
 fn named_lines(style: Style, name: &str, text: &str) -> Vec<String> {
-    let name = style.dim(&format!("{name:<NAME_COLUMNS$}"));
+    // The truth is no finding: it stands out, so that nobody takes it for one.
+    let code = if name == TRUTH { "32" } else { "2" };
+    let name = style.paint(code, &format!("{name:<NAME_COLUMNS$}"));
     let parts = wrapped(&printable(text), COLUMNS - INDENT - NAME_COLUMNS);
     let hanging = |(index, part): (usize, String)| match index {
         0 => indented(format!("{name}{part}")),
@@ -230,13 +234,13 @@ pub fn table_lines(style: Style, score: &Score<'_>, speed: &str) -> Vec<String> 
     );
     let code = if score.is_clean() { "1;32" } else { "1;31" };
     let mut lines = vec![style.paint(code, &verdict), String::new()];
-    lines.push(style.dim(&row("#", "planted", "where", "from", "")));
-    lines.push(style.dim(&row("", "told", "first suspect", "at", "after")));
+    lines.push(style.dim(&row("#", "planted", "where", "from", "after onset")));
+    lines.push(style.dim(&row("", "told", "first suspect", "at", "steps, seconds")));
     for (number, outcome) in (1..).zip(&score.outcomes) {
         lines.extend(outcome_lines(style, number, outcome));
     }
     for incident in &score.false_ones {
-        lines.push(style.paint("31", &told_row("FALSE", incident, "")));
+        lines.push(style.paint("1;31", &told_row("!", incident, "FALSE")));
     }
     lines.extend([String::new(), speed.to_owned(), String::new()]);
     lines.push("Next: your own logs and traces   trainwarden import --help   docs/import.md".to_owned());
@@ -253,12 +257,12 @@ fn outcome_lines(style: Style, number: usize, outcome: &Outcome<'_>) -> [String;
     let onset = planted.truth.onset_step.to_string();
     let truth = row(&number.to_string(), &title, &planted.place, &onset, "");
     let told = match found {
-        None => style.paint("1;31", &row("", &format!("MISSED: no {}", planted.truth.kind), "", "", "")),
+        None => style.paint("1;31", &row("!", &format!("MISSED: no {}", planted.truth.kind), "", "", "")),
         Some((incident, after_s)) => {
             let steps = incident.detected_step.map_or(0, |step| step.0.saturating_sub(planted.truth.onset_step));
             let after = format!("{}, {after_s:.0} s", counted(steps, "step"));
             let code = if incident.severity == Severity::Critical { "1;31" } else { "33" };
-            style.paint(code, &told_row("", incident, &after))
+            style.paint(code, &told_row("ok", incident, &after))
         }
     };
     [truth, told]
@@ -267,9 +271,7 @@ fn outcome_lines(style: Style, number: usize, outcome: &Outcome<'_>) -> [String;
 fn told_row(mark: &str, incident: &Incident, after: &str) -> String {
     let first = incident.suspects.first().map_or("all ranks".to_owned(), |suspect| suspect.rank.to_string());
     let step = incident.detected_step.map_or(String::new(), |step| step.0.to_string());
-    let kind = incident.kind.as_str();
-    let what = if mark.is_empty() { kind.to_owned() } else { format!("{mark}: {kind}") };
-    row("", &what, &first, &step, after)
+    row(mark, incident.kind.as_str(), &first, &step, after)
 }
 
 fn row(number: &str, what: &str, place: &str, step: &str, after: &str) -> String {
@@ -345,8 +347,11 @@ mod tests {
         assert_eq!(at(&lines[4], "fans slowed, one GPU overheats"), at(&lines[5], "hardware.throttle"));
         assert_eq!(at(&lines[4], &planted[0].place), at(&lines[5], &planted[0].place));
         assert_eq!(at(&lines[4], &onset) + onset.len(), at(&lines[5], " 97 ") + 3);
-        assert!(lines[7].contains("MISSED: no slowdown.link"), "{lines:?}");
-        assert!(lines.iter().any(|line| line.contains("FALSE: weights.unexplained_update")), "{lines:?}");
+        assert!(lines[7].contains("MISSED: no weights.replica_mismatch"), "{lines:?}");
+        assert!(
+            lines.iter().any(|line| line.starts_with(" ! weights.unexplained_update") && line.ends_with("FALSE")),
+            "{lines:?}"
+        );
     }
 
     #[test]

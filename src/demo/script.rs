@@ -1,7 +1,7 @@
 //! What is played: the demo's own scenario, and the faults of any scenario in words.
 
 use anyhow::{Context, Result};
-use trainwarden_simulate::{Fault, FaultKind, PlantedFault, Scenario, Truth};
+use trainwarden_simulate::{Draws, Fault, FaultKind, PlantedFault, Scenario, Truth};
 
 /// Ranks of the demo when nobody says how many.
 pub const RANKS: u32 = 4096;
@@ -25,12 +25,22 @@ const ONSET_PLAY: u64 = 8;
 /// Ranks that are guilty, one for each fault that is about a rank or a communicator.
 const GUILTY: usize = 5;
 
+/// Whom a fault of the demo is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Culprit {
+    /// All ranks alike.
+    Everybody,
+    /// One rank, drawn from the seed.
+    Rank,
+    /// One replica, drawn from the seed; named by the rank that logs its loss.
+    Replica,
+}
+
 /// One fault of the demo: what it is in words, and the lines of the scenario that plant it.
 struct Act {
     title: &'static str,
     lines: &'static str,
-    /// True where a rank is picked for it.
-    has_rank: bool,
+    culprit: Culprit,
     /// Its first step, before the seed moves it.
     onset: u64,
     /// Steps after which it ends, where its kind can.
@@ -43,42 +53,42 @@ const ACTS: [Act; 6] = [
     Act {
         title: "fans slowed, one GPU overheats",
         lines: "kind = 'throttle'\nsize = 0.2\naudit = 'ipmitool raw 0x30 0x30 0x02 0xff 0x08'",
-        has_rank: true,
+        culprit: Culprit::Rank,
         onset: 90,
         lasts: Some(30),
     },
     Act {
         title: "one bit flipped in a replica",
         lines: "kind = 'weight_flip'",
-        has_rank: true,
+        culprit: Culprit::Rank,
         onset: 140,
         lasts: None,
     },
     Act {
-        title: "gradient sent with wrong sign",
-        lines: "kind = 'gradient_flip'\naudit = 'vim trainer/optimizer.py'",
-        has_rank: true,
+        title: "poisoned data for one replica",
+        lines: "kind = 'poison'\nsize = 0.1\naudit = 'cp /tmp/shard-0711.bin /data/corpus/'",
+        culprit: Culprit::Replica,
         onset: 190,
         lasts: Some(30),
     },
     Act {
         title: "network of one group congested",
         lines: "kind = 'slow_link'\nsize = 2.0",
-        has_rank: true,
+        culprit: Culprit::Rank,
         onset: 240,
         lasts: Some(45),
     },
     Act {
         title: "weights edited between steps",
         lines: "kind = 'weight_edit'\nsize = 0.1\naudit = 'gdb -p 4711'",
-        has_rank: false,
+        culprit: Culprit::Everybody,
         onset: 300,
         lasts: None,
     },
     Act {
         title: "NaN in the gradient of one GPU",
         lines: "kind = 'nonfinite'",
-        has_rank: true,
+        culprit: Culprit::Rank,
         onset: 350,
         lasts: None,
     },
@@ -145,11 +155,11 @@ pub fn scenario_toml(ranks: u32, seed: u64) -> String {
          ranks_per_node = {RANKS_PER_NODE}\nstep_time_s = {STEP_TIME_S:.1}\n\n\
          [telemetry]\ncounters = true\n"
     );
-    let mut draws = Draws(seed);
-    let mut guilty = guilty_ranks(ranks, &mut draws).into_iter();
+    let mut draws = Draws::new(seed);
+    let mut guilty = guilty_ranks((dp, tp, pp), &mut draws).into_iter();
     for act in &ACTS {
         let onset = act.onset + draws.below(ONSET_PLAY);
-        let rank = if act.has_rank { guilty.next() } else { None };
+        let rank = if act.culprit == Culprit::Everybody { None } else { guilty.next() };
         text += &format!("\n# {}\n[[fault]]\n{}\nonset_step = {onset}\n", act.title, act.lines);
         if let Some(steps) = act.lasts {
             text += &format!("end_step = {}\n", onset + steps);
@@ -161,32 +171,24 @@ pub fn scenario_toml(ranks: u32, seed: u64) -> String {
     text
 }
 
-/// Ranks of different nodes, or just different ones where there are too few nodes.
-fn guilty_ranks(ranks: u32, draws: &mut Draws) -> Vec<u32> {
+/// A rank for each fault that is about one, on nodes of their own, or just different ones where there are too few nodes.
+fn guilty_ranks((dp, tp, pp): (u32, u32, u32), draws: &mut Draws) -> Vec<u32> {
+    let ranks = dp * tp * pp;
     let width = if ranks >= RANKS_PER_NODE * GUILTY as u32 { RANKS_PER_NODE } else { 1 };
     let mut taken: Vec<u32> = Vec::with_capacity(GUILTY);
-    while taken.len() < GUILTY {
-        let rank = draws.below(u64::from(ranks)) as u32;
-        if taken.iter().all(|other| other / width != rank / width) {
-            taken.push(rank);
+    for act in ACTS.iter().filter(|act| act.culprit != Culprit::Everybody) {
+        loop {
+            let drawn = draws.below(u64::from(ranks)) as u32;
+            // The first part of the last stage of the replica that was drawn.
+            let logs_loss = (pp - 1) * dp * tp + drawn / tp % dp * tp;
+            let rank = if act.culprit == Culprit::Replica { logs_loss } else { drawn };
+            if taken.iter().all(|other| other / width != rank / width) {
+                taken.push(rank);
+                break;
+            }
         }
     }
     taken
-}
-
-/// Random numbers that follow from the seed alone, apart from those of the simulation.
-struct Draws(u64);
-
-impl Draws {
-    /// A number below `limit`.
-    ///
-    /// Source: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014 (SplitMix64).
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let word = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (word ^ (word >> 31)) % limit
-    }
 }
 
 fn title(kind: FaultKind) -> &'static str {
@@ -283,6 +285,9 @@ mod tests {
                 scenario.faults.iter().flat_map(|fault| &fault.ranks).map(|rank| rank / 8).collect();
             assert_eq!(nodes.len(), if ranks == 8 { 1 } else { GUILTY });
             assert_eq!(scenario.faults.len(), 6);
+            let (dp, parts) = (scenario.cluster.dp, ranks / scenario.cluster.dp);
+            let poisoned = scenario.faults[2].ranks[0];
+            assert!(parts == 1 || (poisoned >= 2 * dp && poisoned.is_multiple_of(2)), "{poisoned} logs no loss");
             for pair in scenario.faults.windows(2) {
                 let end = pair[0].end_step.unwrap_or(pair[0].onset_step);
                 assert!(end + 8 <= pair[1].onset_step, "{pair:?}");

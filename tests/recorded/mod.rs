@@ -9,7 +9,7 @@ use trainwarden::output;
 use trainwarden::pipeline::Pipeline;
 use trainwarden::replay::{Findings, replay};
 use trainwarden_detect::Budget;
-use trainwarden_ingest::{Counts, Log, LogClock, Membership, NO_U64, Names, Record, Rejects, Row};
+use trainwarden_ingest::{Counts, Log, LogClock, Membership, Names, Record, Rejects, Row};
 use trainwarden_telemetry::{Change, Incident, RunId};
 
 /// A deterministic number in -1..1 for a cell.
@@ -242,11 +242,5 @@ impl Recording {
 
 /// The launch and step a row belongs to; `None` for events and rows without a step.
 fn place(record: &Record) -> Option<Cut> {
-    let (attempt, step) = match &record.row {
-        Row::Sample(row) => (row.attempt, row.step),
-        Row::Collective(row) => (row.attempt, row.step),
-        Row::Digest(row) => (row.attempt, row.step),
-        Row::Event(_) => return None,
-    };
-    (step != NO_U64).then_some(Cut { attempt, step })
+    record.step().map(|step| Cut { attempt: record.attempt(), step })
 }

@@ -40,7 +40,7 @@ mod series;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use trainwarden_kernels::Backend;
@@ -49,8 +49,9 @@ use trainwarden_telemetry::{
 };
 
 use self::series::{Finding, Series};
+use super::label_history::LabelHistory;
+use super::open_case::OpenCase;
 use crate::budget::{self, Cadence};
-use crate::series::push;
 use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
@@ -91,9 +92,9 @@ pub(crate) struct DataShift {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Watched {
     series: Series,
-    labels: VecDeque<Label>,
+    labels: LabelHistory,
     cadence: Cadence,
-    open: BTreeMap<Reader, OpenCase>,
+    open: BTreeMap<Reader, Apart>,
 }
 
 /// Who reads data: a data-parallel index, or a rank where indices are not told.
@@ -104,40 +105,26 @@ enum Reader {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct OpenCase {
-    said: Verdict,
+struct Apart {
+    case: OpenCase,
     /// Columns found, with the mean of each, signed, in spreads of a row.
     members: Vec<(usize, f32)>,
-    calm_rows: u32,
-    last: Label,
 }
 
 impl Watched {
-    /// The label of a row `age` rows back, the newest being 1.
-    fn label_back(&self, age: u32) -> Label {
-        let back = (age.max(1) as usize).min(self.labels.len());
-        self.labels.get(self.labels.len() - back).copied().unwrap_or_default()
-    }
-
     /// Brings the open cases up to date: those are over whose members are all back.
     fn follow(&mut self, label: Label) -> Vec<Verdict> {
         let (mut verdicts, mut over) = (Vec::new(), Vec::new());
         let series = &self.series;
-        self.open.retain(|_, case| {
+        self.open.retain(|_, apart| {
             // What lessens as the training goes on is not over: a spread is still far from what peers wander.
             let is_apart = |(column, was): &(usize, f32)| {
                 series.spreads_apart(*column) * was.signum() > (0.5 * was.abs()).min(SIZE_MIN)
             };
-            if case.members.iter().any(is_apart) {
-                (case.calm_rows, case.last) = (0, label);
-                return true;
-            }
-            case.calm_rows += 1;
-            if case.calm_rows < CLEAR_ROWS {
-                return true;
-            }
-            verdicts.push(Verdict { phase: Phase::Cleared, last: case.last, ..case.said.clone() });
-            over.extend(case.members.iter().map(|(column, _)| *column));
+            let goes_on = apart.members.iter().any(is_apart);
+            let Some(cleared) = apart.case.follow(goes_on, label, CLEAR_ROWS) else { return true };
+            verdicts.push(cleared);
+            over.extend(apart.members.iter().map(|(column, _)| *column));
             false
         });
         over.into_iter().for_each(|column| self.series.acquit(column));
@@ -158,7 +145,7 @@ impl DataShift {
         if *watched.series.ranks != *panel.ranks {
             watched.restart(panel, scene);
         }
-        push(&mut watched.labels, label, LABELS_MAX);
+        watched.labels.push(label, LABELS_MAX);
         watched.cadence.see(label);
         let log10_e = scene.budget.log10_e(&budget::DATA_SHIFT, panel.ranks.len(), watched.cadence.row_s());
         let findings = watched.series.observe(panel, row, (log10_e * std::f64::consts::LN_10) as f32);
@@ -166,14 +153,14 @@ impl DataShift {
         for finding in findings {
             let reader = reader(scene, panel, finding.column);
             let member = (finding.column, finding.mean / finding.spread);
-            if let Some(case) = watched.open.get_mut(&reader) {
-                case.members.push(member);
+            if let Some(apart) = watched.open.get_mut(&reader) {
+                apart.members.push(member);
                 continue;
             }
-            let begin = watched.label_back(finding.age);
+            let begin = watched.labels.back(finding.age);
             let said = raise(&finding, reader, begin, Told { panel, row, scene, case: self.cases });
             verdicts.push(said.clone());
-            watched.open.insert(reader, OpenCase { said, members: vec![member], calm_rows: 0, last: label });
+            watched.open.insert(reader, Apart { case: OpenCase::new(said, label), members: vec![member] });
             self.cases += 1;
         }
         verdicts

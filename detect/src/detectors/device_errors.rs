@@ -50,6 +50,7 @@ use trainwarden_telemetry::{
 
 use self::codes::{Code, code_of};
 use self::counter::{Counter, Finding};
+use super::open_case::OpenCase;
 use crate::budget;
 use crate::{Against, DetectError, Judge, Scene, Spec};
 
@@ -98,13 +99,6 @@ struct Codes {
     open: BTreeMap<(Rank, Kind), OpenCase>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct OpenCase {
-    said: Verdict,
-    calm_rows: u32,
-    last: Label,
-}
-
 /// What words are made of.
 struct Told<'a> {
     panel: &'a Panel,
@@ -125,13 +119,12 @@ impl Codes {
     }
 
     /// A rank has no code in this row.
-    fn calm(&mut self, rank: Rank) -> Vec<Verdict> {
+    fn calm(&mut self, rank: Rank, label: Label) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
         for key in SPEC.kinds.iter().map(|kind| (rank, *kind)) {
             let Some(case) = self.open.get_mut(&key) else { continue };
-            case.calm_rows += 1;
-            if case.calm_rows >= CLEAR_ROWS {
-                verdicts.push(Verdict { phase: Phase::Cleared, last: case.last, ..case.said.clone() });
+            if let Some(cleared) = case.follow(false, label, CLEAR_ROWS) {
+                verdicts.push(cleared);
                 self.open.remove(&key);
             }
         }
@@ -142,14 +135,14 @@ impl Codes {
     fn take(&mut self, rank: Rank, code: Code, is_new: bool, told: &Told<'_>) -> Option<Verdict> {
         let key = (rank, code.kind);
         if let Some(case) = self.open.get_mut(&key) {
-            (case.calm_rows, case.last) = (0, told.label);
+            case.goes_on(told.label);
         }
         if !is_new {
             return None;
         }
         let word = word(rank, code, told);
         let Some(case) = self.open.get_mut(&key) else {
-            self.open.insert(key, OpenCase { said: word.clone(), calm_rows: 0, last: told.label });
+            self.open.insert(key, OpenCase::new(word.clone(), told.label));
             return Some(word);
         };
         let is_graver = word.severity > case.said.severity;
@@ -238,7 +231,7 @@ impl DeviceErrors {
             let is_new = std::mem::replace(&mut codes.newest[column], xid) != xid;
             if xid == 0 {
                 if !codes.open.is_empty() {
-                    verdicts.extend(codes.calm(rank));
+                    verdicts.extend(codes.calm(rank, label));
                 }
                 continue;
             }

@@ -35,6 +35,7 @@ use trainwarden_telemetry::{
 };
 
 use super::departures::{Compare, Departure, Departures};
+use super::open_case::OpenCase;
 use crate::budget::{self, Cadence};
 use crate::{Against, DetectError, Judge, Scene, Spec};
 
@@ -76,13 +77,6 @@ struct Watched {
     opposed: Vec<u32>,
     labels: [Label; 3],
     open: BTreeMap<usize, OpenCase>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct OpenCase {
-    said: Verdict,
-    calm_rows: u32,
-    last: Label,
 }
 
 impl Watched {
@@ -129,16 +123,14 @@ impl GradientOutlier {
             let found = watched.weigh(&cell, is_cosine, threshold);
             let departs = cell.log10_e > 1.0 || found.is_some();
             if let Some(case) = watched.open.get_mut(&cell.column) {
-                (case.calm_rows, case.last) = if departs { (0, label) } else { (case.calm_rows + 1, case.last) };
-                if case.calm_rows >= CLEAR_ROWS {
-                    let said = case.said.clone();
-                    verdicts.push(Verdict { phase: Phase::Cleared, last: case.last, ..said });
+                if let Some(cleared) = case.follow(departs, label, CLEAR_ROWS) {
+                    verdicts.push(cleared);
                     watched.open.remove(&cell.column);
                 }
             } else if let Some(found) = found {
                 let said = raise(panel, row, &cell, Raising { case: self.cases, found, labels: watched.labels, scene });
                 verdicts.push(said.clone());
-                watched.open.insert(cell.column, OpenCase { said, calm_rows: 0, last: label });
+                watched.open.insert(cell.column, OpenCase::new(said, label));
                 self.cases += 1;
             }
         }

@@ -40,6 +40,7 @@ use trainwarden_telemetry::{
     Timestamp, Verdict,
 };
 
+use super::open_case::OpenCase;
 use crate::{Against, DetectError, Judge, Scene, Spec, budget};
 
 const SPEC: Spec = Spec {
@@ -121,13 +122,6 @@ struct Shape {
     first: Label,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct OpenCase {
-    said: Verdict,
-    calm_calls: u32,
-    last: Label,
-}
-
 impl Member {
     /// The throughput lost beyond the `usual` for sure, and a warning unless the interval of the mean excludes what is one.
     fn severity(&self, usual: f64) -> Severity {
@@ -136,15 +130,6 @@ impl Member {
         let cost = self.cost - usual;
         let most = Severity::of_throughput_loss(cost + COST_ERRORS * error);
         Severity::of_throughput_loss(cost).max(most.min(Severity::Warning))
-    }
-}
-
-impl OpenCase {
-    /// Counts a call; gives the closing verdict when enough were calm.
-    fn follow(&mut self, goes_on: bool, label: Label) -> Option<Verdict> {
-        (self.calm_calls, self.last) = if goes_on { (0, label) } else { (self.calm_calls + 1, self.last) };
-        let is_over = self.calm_calls >= CLEAR_CALLS;
-        is_over.then(|| Verdict { phase: Phase::Cleared, last: self.last, ..self.said.clone() })
     }
 }
 
@@ -224,15 +209,15 @@ impl Watched {
         let distance = late / call.pace_ns - member.cost;
         member.cost += weight * distance;
         member.wander += weight * ((1.0 - weight) * distance * distance - member.wander);
-        let severity = member.severity(member.usual_cost);
-        if let Some(open) = &mut member.open {
+        let severity = member.open.is_some().then(|| member.severity(member.usual_cost));
+        if let Some((open, severity)) = member.open.as_mut().zip(severity) {
             // When it is found, the running mean has often heard of it only in part.
             if severity > open.said.severity {
                 open.said = Verdict { phase: Phase::Updated, severity, last: call.label, ..open.said.clone() };
                 return Some(open.said.clone());
             }
             let goes_on = hit && member.cost - member.usual_cost >= 0.5 * COST_MIN;
-            let verdict = open.follow(goes_on, call.label)?;
+            let verdict = open.follow(goes_on, call.label, CLEAR_CALLS)?;
             (member.open, member.log_e) = (None, 0.0);
             return Some(verdict);
         }
@@ -265,7 +250,7 @@ impl Watched {
         let usual = if is_early { 0.0 } else { member.usual_cost };
         let said = late_rank(rank, member, usual, call, *cases);
         *cases += 1;
-        member.open = Some(OpenCase { said: said.clone(), calm_calls: 0, last: call.label });
+        member.open = Some(OpenCase::new(said.clone(), call.label));
         Some(said)
     }
 
@@ -299,7 +284,7 @@ impl Watched {
             shape.excess_ns += transfer - usual;
         }
         if let Some(open) = &mut self.link {
-            let verdict = open.follow(is_slow, call.label)?;
+            let verdict = open.follow(is_slow, call.label, CLEAR_CALLS)?;
             self.link = None;
             return Some(verdict);
         }
@@ -309,7 +294,7 @@ impl Watched {
         }
         let said = slow_link(shape, usual, loss.min(1.0), call, *cases);
         *cases += 1;
-        self.link = Some(OpenCase { said: said.clone(), calm_calls: 0, last: call.label });
+        self.link = Some(OpenCase::new(said.clone(), call.label));
         Some(said)
     }
 }

@@ -35,6 +35,7 @@ use trainwarden_telemetry::{
 };
 
 use super::departures::{Compare, Departure, Departures};
+use super::open_case::OpenCase;
 use super::{data_shift::is_local_loss, gradient_outlier::is_gradient, straggler::is_own_work};
 use crate::budget::{self, Cadence};
 use crate::{Against, DetectError, Judge, Scene, Spec};
@@ -103,13 +104,6 @@ struct Run {
     first: Label,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct OpenCase {
-    said: Verdict,
-    calm_rows: u32,
-    last: Label,
-}
-
 impl Watched {
     /// What a cell amounts to: a shift, an outlier, or nothing; with its evidence and first row.
     fn weigh(&mut self, cell: &Departure, label: Label, threshold: f64) -> Option<(Kind, f64, Label)> {
@@ -140,9 +134,8 @@ impl Watched {
         let mut verdicts = Vec::new();
         for key in [(cell.column, false), (cell.column, true)] {
             let Some(case) = self.open.get_mut(&key) else { continue };
-            (case.calm_rows, case.last) = if cell.log10_e > 1.0 { (0, label) } else { (case.calm_rows + 1, case.last) };
-            if case.calm_rows >= CLEAR_ROWS {
-                verdicts.push(Verdict { phase: Phase::Cleared, last: case.last, ..case.said.clone() });
+            if let Some(cleared) = case.follow(cell.log10_e > 1.0, label, CLEAR_ROWS) {
+                verdicts.push(cleared);
                 self.open.remove(&key);
             }
         }
@@ -172,7 +165,7 @@ impl RankOutlier {
             if !is_told {
                 let said = raise(panel, row, &cell, Raising { case: self.cases, kind, log10_e, first, scene });
                 verdicts.push(said.clone());
-                watched.open.insert(key, OpenCase { said, calm_rows: 0, last: label });
+                watched.open.insert(key, OpenCase::new(said, label));
                 self.cases += 1;
             }
         }

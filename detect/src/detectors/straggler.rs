@@ -48,7 +48,7 @@ pub(crate) mod series;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use trainwarden_kernels::Backend;
@@ -56,6 +56,7 @@ use trainwarden_telemetry::{
     Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Rank, Severity, Suspect, Verdict,
 };
 
+use super::label_history::LabelHistory;
 use crate::budget::{self, Cadence};
 use crate::{Against, DetectError, Judge, Scene, Spec};
 use series::{Finding, Series, TOLERANCE};
@@ -100,7 +101,7 @@ pub(crate) struct Straggler {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Watched {
     series: Series,
-    labels: VecDeque<Label>,
+    labels: LabelHistory,
     cadence: Cadence,
     open: Vec<OpenCase>,
 }
@@ -119,17 +120,8 @@ struct OpenCase {
 }
 
 impl Watched {
-    /// The label of a row `age` rows back, the newest being 1.
-    fn label_back(&self, age: u32) -> Label {
-        let back = (age.max(1) as usize).min(self.labels.len());
-        self.labels.get(self.labels.len() - back).copied().unwrap_or_default()
-    }
-
     fn remember(&mut self, label: Label) {
-        if self.labels.len() == LABELS_MAX {
-            self.labels.pop_front();
-        }
-        self.labels.push_back(label);
+        self.labels.push(label, LABELS_MAX);
         self.cadence.see(label);
     }
 
@@ -284,7 +276,7 @@ fn report(watched: &mut Watched, finding: &Finding, row: &Row<'_>, next_case: u6
     let rows = watched.series.rows;
     let is_near =
         |case: &&mut OpenCase| case.node.is_some() && case.node == node && rows - case.raised_row <= NODE_ROWS;
-    let begin = watched.label_back(finding.age);
+    let begin = watched.labels.back(finding.age);
     let evidence = Evidence {
         step: row.label.step,
         rank: Some(rank),
@@ -307,8 +299,8 @@ fn report(watched: &mut Watched, finding: &Finding, row: &Row<'_>, next_case: u6
         case.said.summary = words(&case.members, finding, row, case.said.first);
         return Verdict { phase: Phase::Updated, last: row.label, ..case.said.clone() };
     }
-    let low = watched.label_back(finding.age.saturating_add(finding.blur));
-    let high = watched.label_back(finding.age.saturating_sub(finding.blur).max(1));
+    let low = watched.labels.back(finding.age.saturating_add(finding.blur));
+    let high = watched.labels.back(finding.age.saturating_sub(finding.blur).max(1));
     let onset = begin.step.zip(low.step).zip(high.step).map(|((step, low), high)| Onset { step, low, high });
     let members = vec![(rank, finding.ratio)];
     let said = Verdict {

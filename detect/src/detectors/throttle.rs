@@ -45,7 +45,7 @@ mod tests;
 mod waves;
 mod whole_run;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use trainwarden_kernels::Backend;
@@ -54,9 +54,9 @@ use trainwarden_telemetry::{Attempt, Evidence, Kind, Label, Metric, Observation,
 use self::context::{Context, Newest};
 use self::waves::{Member, Told, Waves};
 use self::whole_run::WholeRun;
+use super::label_history::LabelHistory;
 use super::straggler::series::{Finding, Series};
 use crate::budget::{self, Cadence};
-use crate::series::push;
 use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec = Spec {
@@ -112,23 +112,17 @@ pub(crate) struct Throttle {
 struct Watched {
     series: Series,
     newest: Newest,
-    labels: VecDeque<Label>,
+    labels: LabelHistory,
     cadence: Cadence,
     waves: Waves,
     whole: WholeRun,
 }
 
 impl Watched {
-    /// The label of a row `age` rows back, the newest being 1.
-    fn label_back(&self, age: u32) -> Label {
-        let back = (age.max(1) as usize).min(self.labels.len());
-        self.labels.get(self.labels.len() - back).copied().unwrap_or_default()
-    }
-
     fn onset(&self, finding: &Finding) -> (Label, Option<Onset>) {
-        let begin = self.label_back(finding.age);
-        let low = self.label_back(finding.age.saturating_add(finding.blur));
-        let high = self.label_back(finding.age.saturating_sub(finding.blur).max(1));
+        let begin = self.labels.back(finding.age);
+        let low = self.labels.back(finding.age.saturating_add(finding.blur));
+        let high = self.labels.back(finding.age.saturating_sub(finding.blur).max(1));
         let steps = begin.step.zip(low.step).zip(high.step);
         (begin, steps.map(|((step, low), high)| Onset { step, low, high }))
     }
@@ -144,7 +138,7 @@ impl Watched {
         if *self.series.ranks != *panel.ranks {
             self.series = self.series.onto(&panel.ranks, pooled(scene.peer_groups(panel.attempt, &panel.ranks)));
         }
-        push(&mut self.labels, label, LABELS_MAX);
+        self.labels.push(label, LABELS_MAX);
         self.cadence.see(label);
         self.newest.take(panel, row);
         let cells = panel.values.row(row).into_iter().zip(panel.present.row(row));

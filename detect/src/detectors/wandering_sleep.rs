@@ -44,6 +44,7 @@ use trainwarden_telemetry::{
     Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Rank, Severity, Verdict,
 };
 
+use super::open_case::OpenCase;
 use super::straggler::is_own_work;
 use crate::budget::{self, Cadence};
 use crate::{Against, DetectError, Judge, Scene, Spec};
@@ -98,13 +99,6 @@ struct Watched {
     first: Label,
     blame: Blame,
     open: Option<OpenCase>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct OpenCase {
-    said: Verdict,
-    calm_rows: u32,
-    last: Label,
 }
 
 impl Watched {
@@ -175,10 +169,9 @@ impl Watched {
 
     /// Brings an open case up to date with a row: who joined the suspects, or that it is over.
     fn follow(&mut self, mut case: OpenCase, paused: bool, panel: &Panel, label: Label) -> Option<Verdict> {
-        (case.calm_rows, case.last) = if paused { (0, label) } else { (case.calm_rows + 1, case.last) };
-        if case.calm_rows >= CLEAR_ROWS {
+        if let Some(cleared) = case.follow(paused, label, CLEAR_ROWS) {
             self.forget();
-            return Some(Verdict { phase: Phase::Cleared, last: case.last, ..case.said });
+            return Some(cleared);
         }
         let mut news = None;
         if paused {
@@ -216,7 +209,7 @@ impl WanderingSleep {
             return None;
         }
         let said = said(watched, panel, label, self.cases);
-        watched.open = Some(OpenCase { said: said.clone(), calm_rows: 0, last: label });
+        watched.open = Some(OpenCase::new(said.clone(), label));
         self.cases += 1;
         Some(said)
     }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use trainwarden_kernels::count_evidence;
-use trainwarden_telemetry::{Label, Panel, Phase, Rank, Verdict};
+use trainwarden_telemetry::{Label, Panel, Rank, Verdict};
 
 use super::{PEER_FACTOR, QUIET_ROWS, ROW_COUNT_MAX, ROWS_MIN};
 use crate::budget::Cadence;
+use crate::detectors::open_case::OpenCase;
 
 /// Alternatives: times what is expected.
 const FACTORS: [f64; 3] = [10.0, 100.0, 1_000.0];
@@ -37,13 +38,6 @@ struct Suspicion {
     rows_with: u32,
     count: f64,
     expected: f64,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct OpenCase {
-    said: Verdict,
-    quiet_rows: u32,
-    last: Label,
 }
 
 /// One counter of one attempt.
@@ -153,14 +147,10 @@ impl Counter {
         let suspicions = &mut self.suspicions;
         self.open.retain(|column, case| {
             let Some(count) = panel.value(row, *column) else { return true };
-            (case.quiet_rows, case.last) =
-                if count > 0.0 { (0, panel.labels[row]) } else { (case.quiet_rows + 1, case.last) };
-            let is_over = case.quiet_rows >= QUIET_ROWS;
-            if is_over {
-                suspicions.remove(column);
-                verdicts.push(Verdict { phase: Phase::Cleared, last: case.last, ..case.said.clone() });
-            }
-            !is_over
+            let Some(cleared) = case.follow(count > 0.0, panel.labels[row], QUIET_ROWS) else { return true };
+            suspicions.remove(column);
+            verdicts.push(cleared);
+            false
         });
         verdicts
     }
@@ -168,6 +158,6 @@ impl Counter {
     /// A finding was told.
     pub(super) fn open(&mut self, column: usize, said: Verdict) {
         let last = said.last;
-        self.open.insert(column, OpenCase { said, quiet_rows: 0, last });
+        self.open.insert(column, OpenCase::new(said, last));
     }
 }

@@ -6,6 +6,7 @@ use trainwarden_telemetry::{Evidence, Kind, Label, Onset, Panel, Phase, Rank, Se
 use super::context::Context;
 use super::{CLEAR_ROWS, CLOCKS, LOSS_MIN, SPEC, SUSPECTS_MAX, WAVE_ROWS};
 use crate::Scene;
+use crate::detectors::open_case::OpenCase;
 
 /// Cases that are open, and rows so far.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -16,11 +17,9 @@ pub(super) struct Waves {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Wave {
-    said: Verdict,
+    case: OpenCase,
     raised_row: u32,
     members: Vec<Member>,
-    calm_rows: u32,
-    last_low: Label,
 }
 
 /// A rank that is slow, and by how much of its clock; zero where only its mask tells.
@@ -46,15 +45,9 @@ impl Waves {
         self.rows += 1;
         let (mut verdicts, mut acquitted) = (Vec::new(), Vec::new());
         self.open.retain_mut(|wave| {
-            if wave.members.iter().any(&is_low) {
-                (wave.calm_rows, wave.last_low) = (0, label);
-                return true;
-            }
-            wave.calm_rows += 1;
-            if wave.calm_rows < CLEAR_ROWS {
-                return true;
-            }
-            verdicts.push(Verdict { phase: Phase::Cleared, last: wave.last_low, ..wave.said.clone() });
+            let goes_on = wave.members.iter().any(&is_low);
+            let Some(cleared) = wave.case.follow(goes_on, label, CLEAR_ROWS) else { return true };
+            verdicts.push(cleared);
             acquitted.extend(wave.members.iter().map(|member| member.rank));
             false
         });
@@ -73,13 +66,14 @@ impl Waves {
         let rows = self.rows;
         if let Some(wave) = self.open.iter_mut().find(|wave| rows - wave.raised_row <= WAVE_ROWS) {
             wave.members.push(member);
-            if wave.said.evidence.len() < SUSPECTS_MAX {
-                wave.said.evidence.push(evidence);
+            if wave.case.said.evidence.len() < SUSPECTS_MAX {
+                wave.case.said.evidence.push(evidence);
             }
-            let first = wave.said.first;
-            wave.said.severity = wave.said.severity.max(severity(member.loss));
-            (wave.said.suspects, wave.said.summary) = (suspects(&wave.members), words(&wave.members, first, told));
-            return Verdict { phase: Phase::Updated, last: told.label, ..wave.said.clone() };
+            let first = wave.case.said.first;
+            wave.case.said.severity = wave.case.said.severity.max(severity(member.loss));
+            (wave.case.said.suspects, wave.case.said.summary) =
+                (suspects(&wave.members), words(&wave.members, first, told));
+            return Verdict { phase: Phase::Updated, last: told.label, ..wave.case.said.clone() };
         }
         let (first, onset) = onset;
         let members = vec![member];
@@ -98,7 +92,7 @@ impl Waves {
             summary: words(&members, first, told),
             evidence: vec![evidence],
         };
-        self.open.push(Wave { said: said.clone(), raised_row: rows, members, calm_rows: 0, last_low: told.label });
+        self.open.push(Wave { case: OpenCase::new(said.clone(), told.label), raised_row: rows, members });
         said
     }
 }
