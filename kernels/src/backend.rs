@@ -2,7 +2,9 @@
 
 use ndarray::ArrayView2;
 
-use crate::cpu::{Bracket, Fingerprint, FingerprintKey, Format, SequentialBank, SequentialSettings, Slack};
+use crate::cpu::{
+    Bocpd, Bracket, Fingerprint, FingerprintKey, Format, RollingMedian, SequentialBank, SequentialSettings, Slack,
+};
 
 /// A backend could not compute.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +28,16 @@ pub enum KernelError {
         /// The length that the other arguments ask for.
         should_be: usize,
     },
+    /// A device failed; the caller's state is as before the call.
+    #[error("the device could not {what}: {reason}")]
+    Device {
+        /// What was attempted.
+        what: &'static str,
+        /// What the driver said.
+        reason: String,
+        /// Whether it will refuse all later calls too.
+        is_lost: bool,
+    },
 }
 
 /// Center and spread of each row of a panel.
@@ -48,9 +60,12 @@ impl CenterSpread {
     }
 }
 
-/// Arithmetic on panels. Every backend gives the same bits for what is documented as exact.
+/// Arithmetic on panels. Every backend gives the same bits; a NaN is a NaN, whatever its bits.
+///
+/// All methods may fail with [`KernelError::Device`] where a device does the work; the CPU does not fail. After an error
+/// the state that was handed in is as it was, and what is replaced holds nothing of use.
 pub trait Backend: Send {
-    /// `cpu` or `cuda`.
+    /// `cpu` or `cuda`: what is asked first.
     fn name(&self) -> &'static str;
 
     /// Median and median absolute deviation (MAD) of each row, exact.
@@ -127,4 +142,34 @@ pub trait Backend: Send {
     /// # Errors
     /// [`KernelError::Length`] when `arrivals` is no whole count of collectives.
     fn slack(&mut self, arrivals: &[f32], slack: &mut Slack) -> Result<(), KernelError>;
+
+    /// Sum of the Euclidean distances of each point to all others, relative error at most 1e-5. Equal bits on all backends.
+    ///
+    /// * `points`: `[dimensions, points]` in one piece, finite; `sums`: `[points]`, replaced.
+    ///
+    /// # Errors
+    /// [`KernelError::Length`] when `points` is no whole count of dimensions.
+    fn pairwise_row_sums(&mut self, points: &[f32], sums: &mut [f64]) -> Result<(), KernelError>;
+
+    /// Pushes ticks of many series into their windows and tells the median of each window after each tick, exact.
+    ///
+    /// * `values`, `medians`: `[ticks, series]` in one piece; a NaN takes a place and is not counted, and the median of none
+    ///   is NaN.
+    ///
+    /// # Errors
+    /// [`KernelError::Length`] when `values` is no whole count of ticks, or `medians` not as long.
+    fn rolling_median(
+        &mut self,
+        state: &mut RollingMedian,
+        values: &[f32],
+        medians: &mut [f32],
+    ) -> Result<(), KernelError>;
+
+    /// Takes one value of each series into the posteriors of their run lengths: see [`Bocpd`]. Equal bits on all backends.
+    ///
+    /// * `values`: `[series]`, standardised; a NaN leaves its series as it was.
+    ///
+    /// # Errors
+    /// [`KernelError::Length`] when there is not one value a series.
+    fn bocpd_update(&mut self, state: &mut Bocpd, values: &[f32]) -> Result<(), KernelError>;
 }

@@ -82,49 +82,6 @@ impl Cpu {
         numbers
     }
 
-    /// Sum of the Euclidean distances of each point to all others, relative error at most 1e-5.
-    ///
-    /// * `points`: `[dimensions, points]` in one piece, finite; `sums`: `[points]`, replaced.
-    ///
-    /// # Errors
-    /// [`KernelError::Length`] when `points` is no whole count of dimensions.
-    pub fn pairwise_row_sums(&mut self, points: &[f32], sums: &mut [f64]) -> Result<(), KernelError> {
-        whole("points", points.len(), sums.len())?;
-        pairwise::row_sums(self.isa, points, sums.len(), &mut self.pairwise, sums);
-        Ok(())
-    }
-
-    /// Pushes ticks of many series into their windows and tells the median of each window after each tick, exact.
-    ///
-    /// * `values`, `medians`: `[ticks, series]` in one piece; a NaN takes a place and is not counted, and the median of none
-    ///   is NaN.
-    ///
-    /// # Errors
-    /// [`KernelError::Length`] when `values` is no whole count of ticks, or `medians` not as long.
-    pub fn rolling_median(
-        &mut self,
-        state: &mut RollingMedian,
-        values: &[f32],
-        medians: &mut [f32],
-    ) -> Result<(), KernelError> {
-        whole("values", values.len(), state.series())?;
-        equal("medians", medians.len(), values.len())?;
-        rolling_median::push(self.isa, state, values, medians);
-        Ok(())
-    }
-
-    /// Takes one value of each series into the posteriors of their run lengths: see [`Bocpd`].
-    ///
-    /// * `values`: `[series]`, standardised; a NaN leaves its series as it was.
-    ///
-    /// # Errors
-    /// [`KernelError::Length`] when there is not one value a series.
-    pub fn bocpd_update(&mut self, state: &mut Bocpd, values: &[f32]) -> Result<(), KernelError> {
-        equal("values", values.len(), state.series())?;
-        bocpd::update(self.isa, state, values);
-        Ok(())
-    }
-
     /// Median of the slopes between all pairs of values of a window of equal steps, unit of the values a step.
     ///
     /// * `window`: finite, oldest first. Relative error of a slope at most 1.2e-7; the selection is exact.
@@ -171,12 +128,13 @@ impl Cpu {
     }
 }
 
-fn equal(what: &'static str, is: usize, should_be: usize) -> Result<(), KernelError> {
+/// `is` must be `should_be`.
+pub(crate) fn equal(what: &'static str, is: usize, should_be: usize) -> Result<(), KernelError> {
     if is == should_be { Ok(()) } else { Err(KernelError::Length { what, is, should_be }) }
 }
 
 /// `is` must be a multiple of `unit`; of none, zero.
-fn whole(what: &'static str, is: usize, unit: usize) -> Result<(), KernelError> {
+pub(crate) fn whole(what: &'static str, is: usize, unit: usize) -> Result<(), KernelError> {
     let rest = is.checked_rem(unit).unwrap_or(is);
     equal(what, is, is - rest)
 }
@@ -251,6 +209,30 @@ impl Backend for Cpu {
     fn slack(&mut self, arrivals: &[f32], slack: &mut Slack) -> Result<(), KernelError> {
         whole("arrivals", arrivals.len(), slack.waited.len())?;
         slack::add(self.isa, arrivals, slack);
+        Ok(())
+    }
+
+    fn pairwise_row_sums(&mut self, points: &[f32], sums: &mut [f64]) -> Result<(), KernelError> {
+        whole("points", points.len(), sums.len())?;
+        pairwise::row_sums(self.isa, points, sums.len(), &mut self.pairwise, sums);
+        Ok(())
+    }
+
+    fn rolling_median(
+        &mut self,
+        state: &mut RollingMedian,
+        values: &[f32],
+        medians: &mut [f32],
+    ) -> Result<(), KernelError> {
+        whole("values", values.len(), state.series())?;
+        equal("medians", medians.len(), values.len())?;
+        rolling_median::push(self.isa, state, values, medians);
+        Ok(())
+    }
+
+    fn bocpd_update(&mut self, state: &mut Bocpd, values: &[f32]) -> Result<(), KernelError> {
+        equal("values", values.len(), state.series())?;
+        bocpd::update(self.isa, state, values);
         Ok(())
     }
 }

@@ -5,7 +5,10 @@
 
 mod backend;
 mod cpu;
+mod cuda;
 mod evidence;
+#[cfg(test)]
+mod parity;
 mod peers;
 mod robust;
 mod simd;
@@ -19,6 +22,7 @@ pub use cpu::{
     Bocpd, BocpdSettings, Bracket, Cpu, EProcessBank, Fingerprint, FingerprintKey, Format, MatrixProfile,
     RollingMedian, SKETCH, SequentialBank, SequentialSettings, Slack, TILE_BYTES, Tail, Tile,
 };
+pub use cuda::Cuda;
 pub use evidence::{count_evidence, count_tail, lag_one_correlation, shift_evidence, tail_evidence, trial_evidence};
 pub use peers::{Middle, quantile_in_place};
 pub use robust::{mad, median, median_in_place, quantile};

@@ -111,6 +111,20 @@ impl Bocpd {
         }
     }
 
+    /// The arrays, for another backend.
+    pub(crate) fn parts_mut(&mut self) -> BocpdParts<'_> {
+        let of_length = |of: &OfLength| [of.norm, of.spread, of.gain, of.power];
+        BocpdParts {
+            lengths: self.lengths,
+            constants: [self.hazard, self.prior_mean, self.prior_rate, self.forget],
+            table: self.table.iter().map(of_length).collect(),
+            weights: &mut self.weights,
+            means: &mut self.means,
+            rates: &mut self.rates,
+            totals: &mut self.totals,
+        }
+    }
+
     /// Number of series.
     #[must_use]
     pub fn series(&self) -> usize {
@@ -129,6 +143,19 @@ impl Bocpd {
     pub fn probability_shorter(&self, series: usize, length: usize) -> f32 {
         (0..length.min(self.lengths)).map(|length| self.probability(series, length)).sum()
     }
+}
+
+/// The arrays of a [`Bocpd`], shaped as its fields are.
+pub(crate) struct BocpdParts<'a> {
+    pub(crate) lengths: usize,
+    /// Hazard, prior mean, prior rate, and what the last length forgets.
+    pub(crate) constants: [f32; 4],
+    /// `[lengths]`: norm, spread, gain, power.
+    pub(crate) table: Vec<[f32; 4]>,
+    pub(crate) weights: &'a mut [[f32; LANES]],
+    pub(crate) means: &'a mut [[f32; LANES]],
+    pub(crate) rates: &'a mut [[f32; LANES]],
+    pub(crate) totals: &'a mut [[f32; LANES]],
 }
 
 /// Γ(a + 1/2) / Γ(a), by recurrence from where the asymptotic series is exact to double precision.

@@ -42,7 +42,8 @@ impl Bracket {
         (ends[0].is_finite() && ends[1].is_finite()).then_some(ends)
     }
 
-    fn learn(&mut self, median: f32, mad: f32) {
+    /// Remembers where the median and MAD were.
+    pub(crate) fn learn(&mut self, median: f32, mad: f32) {
         let faded = |moved: f32, by: f32| if by.is_finite() { by.abs().max(FADE * moved).min(mad) } else { 0.0 };
         self.median_move = faded(self.median_move, median - self.median);
         self.mad_move = faded(self.mad_move, mad - self.mad);

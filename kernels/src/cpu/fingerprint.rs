@@ -96,6 +96,11 @@ impl Fingerprint {
         self.sum_of_squares.sqrt()
     }
 
+    /// Sums the table up, of a tensor or slice of so many bytes.
+    pub(crate) fn sum_up(&mut self, key: &FingerprintKey, bytes: u64) {
+        total(self, key, bytes);
+    }
+
     /// Indices of the tiles whose words differ from those of `other`; of different lengths, the tiles of one alone too.
     #[must_use]
     pub fn differing_tiles(&self, other: &Self) -> Vec<usize> {

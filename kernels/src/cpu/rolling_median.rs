@@ -48,6 +48,35 @@ impl RollingMedian {
     pub fn series(&self) -> usize {
         self.series
     }
+
+    /// The arrays, for another backend.
+    pub(crate) fn parts(&self) -> WindowParts<'_> {
+        let Self { window, at, rings, sorted, counts, missing, .. } = self;
+        WindowParts { window: *window, at: *at, rings, sorted, counts, missing }
+    }
+
+    /// Takes over what another backend made of the arrays in so many ticks.
+    pub(crate) fn advance(
+        &mut self,
+        ticks: usize,
+        rings: Vec<[f32; LANES]>,
+        sorted: Vec<[f32; LANES]>,
+        counts: Vec<[u32; LANES]>,
+        missing: Vec<u16>,
+    ) {
+        self.at = (self.at + ticks) % self.window;
+        (self.rings, self.sorted, self.counts, self.missing) = (rings, sorted, counts, missing);
+    }
+}
+
+/// The arrays of a [`RollingMedian`], shaped as its fields are.
+pub(crate) struct WindowParts<'a> {
+    pub(crate) window: usize,
+    pub(crate) at: usize,
+    pub(crate) rings: &'a [[f32; LANES]],
+    pub(crate) sorted: &'a [[f32; LANES]],
+    pub(crate) counts: &'a [[u32; LANES]],
+    pub(crate) missing: &'a [u16],
 }
 
 /// Pushes `ticks` values of every series and writes the median of each window after each.

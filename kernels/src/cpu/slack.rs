@@ -64,7 +64,8 @@ vectored! {
             for row in block.chunks_exact(ranks) {
                 let last = latest(l, row);
                 let rank = place_of(l, row, last);
-                last_arrival.push(if rank < ranks { last } else { f32::NAN });
+                // Adding zero makes the zeros one.
+                last_arrival.push(if rank < ranks { last + 0.0 } else { f32::NAN });
                 last_rank.push(if rank < ranks { rank as u32 } else { u32::MAX });
                 if rank < ranks {
                     blamed[rank] += 1;

@@ -46,6 +46,11 @@ impl FingerprintKey {
         &self.other_words
     }
 
+    /// What block sums are mixed with: two words for the products, two for the plain sum.
+    pub(crate) fn mixing(&self) -> [u64; 4] {
+        self.mixing
+    }
+
     /// Mixes a word with its place: one to one in the word, and looking random in both.
     ///
     /// Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA (2014), for the finaliser.
