@@ -1,7 +1,7 @@
 //! Median and MAD of rows, exact, from a guess that the row before gives.
 
 use crate::backend::CenterSpread;
-use crate::cpu::select::select_pair;
+use crate::cpu::select::{even_guess, select_pair};
 use crate::cpu::sift::{Measure, gather_present, sift_closed};
 use crate::simd::{Isa, stamped};
 
@@ -153,7 +153,8 @@ fn pair_of(
         }
         if sifted.below <= ranks[0] && ranks[1] < sifted.below + sifted.inside {
             let ranks = ranks.map(|rank| rank - sifted.below);
-            return Some(select_pair(isa, &gathered[..sifted.inside], Measure::Value, None, [one, other], ranks));
+            let guess = even_guess(ends, sifted.inside, ranks);
+            return Some(select_pair(isa, &gathered[..sifted.inside], Measure::Value, guess, [one, other], ranks));
         }
     } else if !is_clean && has_nan(isa, row) {
         return None;

@@ -54,7 +54,7 @@ pub(crate) fn update(isa: Isa, bank: &mut EProcessBank, z: &[f32], shift: f32) {
 #[inline(always)]
 fn softplus<L: Lanes>(l: L, x: L::F) -> L::F {
     let size = l.float(l.and(l.bits(x), l.splat_word(0x7fff_ffff)));
-    let small = log1p(l, exp2_negative(l, l.mul(l.splat(-std::f32::consts::LOG2_E), size)));
+    let small = log1p(l, exp2_negative(l, [l.mul(l.splat(-std::f32::consts::LOG2_E), size)]))[0];
     l.add(small, l.larger(x, l.splat(0.0)))
 }
 

@@ -4,27 +4,55 @@
 
 use crate::simd::Lanes;
 
+/// The same operation on several vectors, side by side, so that one's arithmetic fills the waits of the others'. A loop,
+/// because the library's functions on arrays are not compiled for the set of instructions.
+macro_rules! side_by_side {
+    ($n:ident: $first:expr, $value:expr) => {{
+        let mut vectors = [$first; N];
+        for $n in 0..N {
+            vectors[$n] = $value;
+        }
+        vectors
+    }};
+}
+pub(crate) use side_by_side;
+
 /// `1 / sqrt(x)` for normal positive `x`; relative error at most 3e-7. Of zero a large finite number.
 ///
 /// A first guess from the exponent, then two steps of third order. Source: Moroz et al., "Fast calculation of inverse
 /// square root with the use of magic constant", arXiv 1603.04483 (2016); Halley's method.
 #[inline(always)]
-pub(crate) fn rsqrt<L: Lanes>(l: L, x: L::F) -> L::F {
-    let mut y = l.float(l.sub_words(l.splat_word(0x5f37_5a86), l.shift_right::<1>(l.bits(x))));
+pub(crate) fn rsqrt<L: Lanes, const N: usize>(l: L, x: [L::F; N]) -> [L::F; N] {
+    let zero = l.splat(0.0);
+    let magic = l.splat_word(0x5f37_5a86);
+    let mut y = side_by_side!(n: zero, l.float(l.sub_words(magic, l.shift_right::<1>(l.bits(x[n])))));
     for _ in 0..2 {
-        // 1 - x y^2, as a fused product with the sign turned.
-        let h = l.mul_add(l.mul(x, y), l.sub(l.splat(0.0), y), l.splat(1.0));
-        let step = l.mul_add(h, l.splat(0.375), l.splat(0.5));
-        y = l.mul_add(l.mul(y, h), step, y);
+        // x y^2 - 1; both signs turned, the step is that of 1 - x y^2.
+        let product = side_by_side!(n: zero, l.mul(x[n], y[n]));
+        let h = side_by_side!(n: zero, l.mul_add(product[n], y[n], l.splat(-1.0)));
+        let step = side_by_side!(n: zero, l.mul_add(h[n], l.splat(0.375), l.splat(-0.5)));
+        let scaled = side_by_side!(n: zero, l.mul(y[n], h[n]));
+        y = side_by_side!(n: zero, l.mul_add(scaled[n], step[n], y[n]));
     }
     y
+}
+
+/// `c[0] x^n + c[1] x^(n-1) + ...`, by Horner's rule.
+#[inline(always)]
+fn polynomial<L: Lanes, const N: usize>(l: L, x: [L::F; N], coefficients: &[f32]) -> [L::F; N] {
+    let zero = l.splat(0.0);
+    let mut sum = [l.splat(coefficients[0]); N];
+    for coefficient in &coefficients[1..] {
+        sum = side_by_side!(n: zero, l.mul_add(sum[n], x[n], l.splat(*coefficient)));
+    }
+    sum
 }
 
 /// Natural logarithm of `1 + q` for `q` at least zero; relative error at most 2e-7 for finite `q`.
 ///
 /// Coefficients: Moshier, Cephes library, `logf` (1992).
 #[inline(always)]
-pub(crate) fn log1p<L: Lanes>(l: L, q: L::F) -> L::F {
+pub(crate) fn log1p<L: Lanes, const N: usize>(l: L, q: [L::F; N]) -> [L::F; N] {
     const SQRT_HALF_BITS: u32 = 0x3f35_04f3;
     const COEFFICIENTS: [f32; 9] = [
         7.037_683_6e-2,
@@ -37,40 +65,37 @@ pub(crate) fn log1p<L: Lanes>(l: L, q: L::F) -> L::F {
         -2.499_999_4e-1,
         3.333_333e-1,
     ];
-    let t = l.bits(l.add(q, l.splat(1.0)));
-    let exponent = l.shift_signed::<23>(l.sub_words(t, l.splat_word(SQRT_HALF_BITS)));
-    let mantissa = l.float(l.sub_words(t, l.shift_left::<23>(exponent)));
+    let (zero, none) = (l.splat(0.0), l.splat_word(0));
+    let t = side_by_side!(n: none, l.bits(l.add(q[n], l.splat(1.0))));
+    let exponent = side_by_side!(n: none, l.shift_signed::<23>(l.sub_words(t[n], l.splat_word(SQRT_HALF_BITS))));
+    let mantissa = side_by_side!(n: zero, l.float(l.sub_words(t[n], l.shift_left::<23>(exponent[n]))));
     // With exponent zero `q` itself is the exact fraction; `t - 1` would have lost its low bits.
-    let is_near = l.eq_words(exponent, l.splat_word(0));
-    let f = l.select(is_near, q, l.sub(mantissa, l.splat(1.0)));
-    let mut polynomial = l.splat(COEFFICIENTS[0]);
-    for coefficient in &COEFFICIENTS[1..] {
-        polynomial = l.mul_add(polynomial, f, l.splat(*coefficient));
-    }
-    let square = l.mul(f, f);
-    let correction = l.mul_add(l.mul(f, square), polynomial, l.mul(l.splat(-0.5), square));
-    l.mul_add(l.signed_to_float(exponent), l.splat(std::f32::consts::LN_2), l.add(f, correction))
+    let f = side_by_side!(n: zero, l.select(l.eq_words(exponent[n], none), q[n], l.sub(mantissa[n], l.splat(1.0))));
+    let polynomial = polynomial(l, f, &COEFFICIENTS);
+    let square = side_by_side!(n: zero, l.mul(f[n], f[n]));
+    let cube = side_by_side!(n: zero, l.mul(f[n], square[n]));
+    let correction = side_by_side!(n: zero, l.mul_add(cube[n], polynomial[n], l.mul(l.splat(-0.5), square[n])));
+    let small = side_by_side!(n: zero, l.add(f[n], correction[n]));
+    side_by_side!(n: zero, l.mul_add(l.signed_to_float(exponent[n]), l.splat(std::f32::consts::LN_2), small[n]))
 }
 
 /// `2^v` for `v` at most zero; relative error at most 2e-7; below 2^-125, and of NaN, it is zero.
 ///
 /// Coefficients: Moshier, Cephes library, `exp2f` (1992).
 #[inline(always)]
-pub(crate) fn exp2_negative<L: Lanes>(l: L, v: L::F) -> L::F {
+pub(crate) fn exp2_negative<L: Lanes, const N: usize>(l: L, v: [L::F; N]) -> [L::F; N] {
     const COEFFICIENTS: [f32; 6] =
         [1.535_336_2e-4, 1.339_887_4e-3, 9.618_437e-3, 5.550_332_4e-2, 2.402_264_8e-1, 6.931_472e-1];
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to a whole number in the low bits
-    let is_usual = l.lt(l.splat(-125.0), v);
-    let v = l.select(is_usual, v, l.splat(-125.0));
-    let shifted = l.add(v, l.splat(ROUND));
-    let f = l.sub(v, l.sub(shifted, l.splat(ROUND)));
-    let mut polynomial = l.splat(COEFFICIENTS[0]);
-    for coefficient in &COEFFICIENTS[1..] {
-        polynomial = l.mul_add(polynomial, f, l.splat(*coefficient));
-    }
-    let fraction = l.mul_add(polynomial, f, l.splat(1.0));
-    let scaled = l.float(l.add_words(l.bits(fraction), l.shift_left::<23>(l.bits(shifted))));
-    l.select(is_usual, scaled, l.splat(0.0))
+    let zero = l.splat(0.0);
+    // What comes of any other `v` is thrown away at the end.
+    let shifted = side_by_side!(n: zero, l.add(v[n], l.splat(ROUND)));
+    let f = side_by_side!(n: zero, l.sub(v[n], l.sub(shifted[n], l.splat(ROUND))));
+    let polynomial = polynomial(l, f, &COEFFICIENTS);
+    let fraction = side_by_side!(n: zero, l.mul_add(polynomial[n], f[n], l.splat(1.0)));
+    let scaled =
+        side_by_side!(n: zero, l.float(l.add_words(l.bits(fraction[n]), l.shift_left::<23>(l.bits(shifted[n])))));
+    side_by_side!(n: zero, l.select(l.lt(l.splat(-125.0), v[n]), scaled[n], l.splat(0.0)))
 }
 
 #[cfg(test)]
@@ -78,15 +103,15 @@ mod tests {
     use crate::simd::lanes::Plain;
 
     fn rsqrt(x: f32) -> f32 {
-        super::rsqrt(Plain, [x; 16])[0]
+        super::rsqrt(Plain, [[x; 16]])[0][0]
     }
 
     fn log1p(q: f32) -> f32 {
-        super::log1p(Plain, [q; 16])[0]
+        super::log1p(Plain, [[q; 16]])[0][0]
     }
 
     fn exp2_negative(v: f32) -> f32 {
-        super::exp2_negative(Plain, [v; 16])[0]
+        super::exp2_negative(Plain, [[v; 16]])[0][0]
     }
 
     fn relative(ours: f32, theirs: f64) -> f64 {

@@ -42,12 +42,14 @@ pub(crate) fn select_pair(
     let mut count = source.len();
     let mut is_source = true;
     let mut range = [f32::NEG_INFINITY, f32::INFINITY];
+    let mut is_even = true;
     for _ in 0..PASSES_MAX {
         if count <= SORTED_MAX {
             break;
         }
         let (values, of) = if is_source { (source, measure) } else { (&now[..count], Measure::Value) };
-        let ends = guess.take().unwrap_or_else(|| bracket(isa, values, of, ranks));
+        let between = || if is_even { even_guess(range, count, ranks) } else { None };
+        let ends = guess.take().or_else(between).unwrap_or_else(|| bracket(isa, values, of, ranks));
         let sifted = sift_open(isa, values, of, ends, next);
         let first_inside = sifted.below + sifted.at_low;
         let first_high = first_inside + sifted.inside;
@@ -71,11 +73,16 @@ pub(crate) fn select_pair(
             (Place::Inside, Place::Value(upper)) => return [greatest(&next[..sifted.inside]), upper],
             // The guess was beside the ranks: the values on that side are sifted next. An end that is itself wanted is
             // kept inside the open interval by the next float beyond it.
-            (Place::Below, Place::Below | Place::Value(_)) => guess = Some([range[0], ends[0].next_up()]),
-            (Place::Value(_) | Place::Above, Place::Above) => guess = Some([ends[1].next_down(), range[1]]),
-            (Place::Below, _) => guess = Some([range[0], ends[1].next_up()]),
-            (_, Place::Above) => guess = Some([ends[0].next_down(), range[1]]),
-            (Place::Above, _) | (_, Place::Below) => unreachable!("ranks ascend"),
+            (lower, upper) => {
+                is_even = false;
+                guess = Some(match (lower, upper) {
+                    (Place::Below, Place::Below | Place::Value(_)) => [range[0], ends[0].next_up()],
+                    (Place::Value(_) | Place::Above, Place::Above) => [ends[1].next_down(), range[1]],
+                    (Place::Below, _) => [range[0], ends[1].next_up()],
+                    (_, Place::Above) => [ends[0].next_down(), range[1]],
+                    _ => unreachable!("ranks ascend"),
+                });
+            }
         }
     }
     if is_source {
@@ -84,6 +91,16 @@ pub(crate) fn select_pair(
         }
     }
     by_sorting(isa, &mut now[..count], ranks)
+}
+
+/// Where the ranks lie among `count` values that are spread evenly over `range`, with two standard deviations of a rank
+/// on either side. Between close ends nearly all data are so; others are found out by a miss.
+pub(crate) fn even_guess([low, high]: [f32; 2], count: usize, ranks: [usize; 2]) -> Option<[f32; 2]> {
+    let margin = (count as f32).sqrt() + 1.0;
+    let step = (high - low) / count as f32;
+    let ends = [low + step * (ranks[0] as f32 - margin), low + step * (ranks[1] as f32 + 1.0 + margin)];
+    let is_narrower = step > 0.0 && ends[0] < ends[1] && ends[1].is_finite();
+    is_narrower.then(|| [ends[0].max(low), ends[1].min(high)])
 }
 
 enum Place {

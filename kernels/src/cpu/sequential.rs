@@ -125,7 +125,7 @@ impl<L: Lanes> State<L> {
         let is_present = l.eq(values, values);
         let keep = |new: L::F, old: L::F| l.select(is_present, new, old);
         let difference = l.sub(values, self.mean);
-        let z = l.mul(difference, rsqrt(l, l.add(self.variance, l.splat(settings.variance_floor))));
+        let z = l.mul(difference, rsqrt(l, [l.add(self.variance, l.splat(settings.variance_floor))])[0]);
         let above = l.larger(l.add(self.above, l.sub(z, l.splat(settings.slack))), zero);
         let below = l.larger(l.sub(self.below, l.add(z, l.splat(settings.slack))), zero);
         let drift = l.add(self.drift, l.sub(z, l.splat(settings.tolerance)));

@@ -154,6 +154,7 @@ mod avx512 {
     use std::arch::x86_64::*;
 
     use super::{Measure, Sifted, tail};
+    use crate::simd::lanes::AHEAD;
 
     /// # Safety
     /// `out` must be at least as long as `values`.
@@ -172,8 +173,11 @@ mod avx512 {
         let out_at = out.as_mut_ptr();
         let (mut below, mut inside, mut at_low, mut at_high) = (0_u32, 0_usize, 0_u32, 0_u32);
         for chunk in chunks {
-            // SAFETY: a chunk is 16 values long.
-            let mut value = unsafe { _mm512_loadu_ps(chunk.as_ptr()) };
+            // SAFETY: a chunk is 16 values long; to prefetch what is not there does nothing.
+            let mut value = unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(chunk.as_ptr().wrapping_byte_add(AHEAD).cast());
+                _mm512_loadu_ps(chunk.as_ptr())
+            };
             if DISTANCE {
                 value = _mm512_abs_ps(_mm512_sub_ps(value, centers));
             }

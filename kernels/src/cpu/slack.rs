@@ -1,6 +1,6 @@
 //! Who came last to a collective, and how long each of the others waited.
 
-use crate::simd::lanes::{LANES, Lanes};
+use crate::simd::lanes::{AHEAD, LANES, Lanes};
 use crate::simd::{Isa, vectored};
 
 /// Waiting times of ranks over the collectives that they took part in.
@@ -61,16 +61,13 @@ vectored! {
         let partial = &mut partial[..ranks];
         for block in arrivals.chunks(BLOCK * ranks) {
             partial.fill(0.0);
-            for row in block.chunks_exact(ranks) {
-                let last = latest(l, row);
-                let rank = place_of(l, row, last);
-                // Adding zero makes the zeros one.
-                last_arrival.push(if rank < ranks { last + 0.0 } else { f32::NAN });
-                last_rank.push(if rank < ranks { rank as u32 } else { u32::MAX });
-                if rank < ranks {
-                    blamed[rank] += 1;
-                }
-                add_waits(l, row, last, partial);
+            let mut calls = Calls { blamed, last_arrival, last_rank };
+            match ranks {
+                2 => add_narrow::<2>(block, partial, &mut calls),
+                4 => add_narrow::<4>(block, partial, &mut calls),
+                8 => add_narrow::<8>(block, partial, &mut calls),
+                16 => add_narrow::<16>(block, partial, &mut calls),
+                _ => add_wide(l, block, partial, &mut calls),
             }
             for (total, sum) in waited.iter_mut().zip(partial.iter()) {
                 *total += f64::from(*sum);
@@ -79,6 +76,61 @@ vectored! {
     }
 }
 
+/// What is told of each collective.
+struct Calls<'a> {
+    blamed: &'a mut [u32],
+    last_arrival: &'a mut Vec<f32>,
+    last_rank: &'a mut Vec<u32>,
+}
+
+impl Calls<'_> {
+    #[inline(always)]
+    fn push(&mut self, last: f32, rank: Option<usize>) {
+        // Adding zero makes the zeros one.
+        self.last_arrival.push(if rank.is_some() { last + 0.0 } else { f32::NAN });
+        self.last_rank.push(rank.map_or(u32::MAX, |rank| rank as u32));
+        if let Some(rank) = rank {
+            self.blamed[rank] += 1;
+        }
+    }
+}
+
+/// Groups that fit one vector: a row is a handful of numbers in registers.
+#[inline(always)]
+fn add_narrow<const RANKS: usize>(block: &[f32], partial: &mut [f32], calls: &mut Calls<'_>) {
+    let mut sums = [0.0_f32; RANKS];
+    for row in block.as_chunks::<RANKS>().0 {
+        let mut most = row.map(|arrival| later(f32::NEG_INFINITY, arrival));
+        let mut half = RANKS / 2;
+        while half > 0 {
+            for lane in 0..half {
+                most[lane] = later(most[lane], most[lane + half]);
+            }
+            half /= 2;
+        }
+        let last = most[0];
+        let mut found = 0_u32;
+        for lane in 0..RANKS {
+            found |= u32::from(row[lane] == last) << lane;
+        }
+        calls.push(last, (found != 0).then_some(found.trailing_zeros() as usize));
+        for lane in 0..RANKS {
+            let wait = last - row[lane];
+            sums[lane] += if wait > 0.0 { wait } else { 0.0 };
+        }
+    }
+    partial.copy_from_slice(&sums);
+}
+
+#[inline(always)]
+fn add_wide<L: Lanes>(l: L, block: &[f32], partial: &mut [f32], calls: &mut Calls<'_>) {
+    for row in block.chunks_exact(partial.len()) {
+        let last = latest(l, row);
+        let rank = place_of(l, row, last);
+        calls.push(last, (rank < row.len()).then_some(rank));
+        add_waits(l, row, last, partial);
+    }
+}
 /// Of a rank that did not arrive the wait is NaN and not counted; infinity minus itself likewise.
 #[inline(always)]
 fn add_waits<L: Lanes>(l: L, row: &[f32], last: f32, sums: &mut [f32]) {
@@ -94,6 +146,7 @@ fn add_waits<L: Lanes>(l: L, row: &[f32], last: f32, sums: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 fn later(one: f32, other: f32) -> f32 {
     if other > one { other } else { one }
 }
@@ -107,15 +160,31 @@ fn latest<L: Lanes>(l: L, row: &[f32]) -> f32 {
         let mut most = [l.splat(f32::NEG_INFINITY); 4];
         for four in fours {
             for (most, chunk) in most.iter_mut().zip(four.as_chunks::<LANES>().0) {
+                l.fetch(chunk, AHEAD);
                 *most = l.larger(l.load(chunk), *most);
             }
         }
         let most = l.larger(l.larger(most[0], most[1]), l.larger(most[2], most[3]));
-        let mut lanes = [0.0; LANES];
-        l.store(most, &mut lanes);
-        last = lanes.into_iter().fold(last, later);
+        last = latest_lane(l, most);
+    }
+    let (chunks, rest) = rest.as_chunks::<LANES>();
+    for chunk in chunks {
+        last = later(last, latest_lane(l, l.larger(l.load(chunk), l.splat(last))));
     }
     rest.iter().copied().fold(last, later)
+}
+
+/// The largest of 16 numbers, halves against each other.
+#[inline(always)]
+fn latest_lane<L: Lanes>(l: L, values: L::F) -> f32 {
+    let mut lanes = [0.0; LANES];
+    l.store(values, &mut lanes);
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] = later(lanes[lane], lanes[lane + half]);
+        }
+    }
+    lanes[0]
 }
 
 /// The first place of `value`; the length of the row where it has none.

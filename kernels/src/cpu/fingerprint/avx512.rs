@@ -37,7 +37,7 @@ fn pass<const HALVES: bool>(bytes: &BlockBytes, key: &[u32; 4096]) -> Block {
             let at = row * ROW_BYTES + column * 64;
             // SAFETY: `at + 64` is at most the length of a block, and the key has one word for each four bytes of it.
             let (data, keys) = unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(at + 4096).cast());
+                _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(at + 16384).cast());
                 (_mm512_loadu_si512(bytes.as_ptr().add(at).cast()), _mm512_loadu_si512(key.as_ptr().add(at / 4).cast()))
             };
             let keyed = _mm512_add_epi32(data, keys);
