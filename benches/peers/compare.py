@@ -3,7 +3,8 @@
 Both sides get the same bytes and run in turn, ours, peer, ours, peer, for at least seven rounds. What is compared is
 CPU time of one thread (process time of this process, thread time of ours), because machines are shared. A line tells the
 ratio of the medians (how many times faster ours is), a bootstrap 95 % interval, and where memory is the limit the
-percent of a bare read of the same bytes in the same run. Answers are asserted; a comparison whose answers differ fails.
+percent of its ceiling in the same run: a bare read of the same bytes, or for the sequential tests the bare change of as
+many bytes in place. Answers are asserted; a comparison whose answers differ fails.
 """
 
 import argparse
@@ -93,7 +94,7 @@ def center_spread(name, ours):
         "bottleneck": two(lambda tick: bottleneck.median(tick, axis=1)),
         "scipy": scipy_mad,
     }
-    return peers, lambda mine, theirs: close(mine, theirs, 1e-6), ticks.size, ticks.nbytes
+    return peers, lambda mine, theirs: close(mine, theirs, 1e-6), ticks.size, "read"
 
 
 @comparison("sequential-8192", "sequential-294912")
@@ -153,8 +154,28 @@ def sequential(name, ours):
 
         return run
 
-    peers = {"numba": make(False), "numba fastmath": make(True), "numpy": with_numpy()}
-    return peers, lambda mine, theirs: close(mine, theirs, 1e-3, 1e-3), values.size, None
+    def with_river():
+        from river import drift, stats
+
+        few = values[:, :2].astype(float).tolist()
+
+        def run():
+            tests = [(stats.EWMean(0.02), drift.PageHinkley()) for _ in range(2)]
+            for tick in few:
+                for value, (mean, test) in zip(tick, tests):
+                    mean.update(value)
+                    test.update(value)
+
+        # One series at a time, and it has no answer of the same kind: two of them are enough to time.
+        return run, series / 2
+
+    peers = {"numba": make(False), "numba fastmath": make(True), "numpy": with_numpy(), "river": with_river()}
+
+    def check(mine, theirs):
+        if theirs is not None:
+            close(mine, theirs, 1e-3, 1e-3)
+
+    return peers, check, values.size, f"rmw-{series}-{ticks}"
 
 
 @comparison("rolling_median-64-64", "rolling_median-64-256")
@@ -326,7 +347,7 @@ def slack(name, ours):
         return waited.group_by("rank").agg(polars.col("wait").sum()).sort("rank").collect()["wait"].to_numpy()
 
     peers = {"numpy": with_numpy, "duckdb": with_duckdb, "polars": with_polars}
-    return peers, lambda mine, theirs: close(mine, theirs, 1e-4), arrivals.size, arrivals.nbytes
+    return peers, lambda mine, theirs: close(mine, theirs, 1e-4), arrivals.size, "read"
 
 
 @comparison("theil_sen-64")
@@ -392,12 +413,26 @@ def fingerprint(name, ours):
         xxhash.xxh3_64_intdigest(data)
 
     peers = {"xxh3_64 (hash only)": hash_only, "numpy, four statistics": statistics_of_numpy}
+    try:
+        import torch
+
+        torch.set_num_threads(1)
+        tensor = torch.from_numpy(words.view(np.int16)).view(torch.bfloat16)
+
+        def four_operations():
+            torch.hash_tensor(tensor)
+            norm, most = torch.linalg.vector_norm(tensor, dtype=torch.float32), tensor.abs().max()
+            return np.array([float(norm), float(most), float((~torch.isfinite(tensor)).sum())])
+
+        peers["torch, four operations"] = four_operations
+    except ImportError:
+        pass
 
     def check(mine, theirs):
         if theirs is not None:
             close(mine, theirs, 1e-4)
 
-    return peers, check, words.size, words.nbytes
+    return peers, check, words.size, "read"
 
 
 def seconds_of(run):
@@ -423,7 +458,7 @@ def main():
     parser.add_argument("--torch", action="store_true")
     arguments = parser.parse_args()
     lines = []
-    print(f"{'name':26} {'peer':27} {'ours ns':>10} {'peer ns':>10} {'ratio':>8}  95 % interval      of a bare read")
+    print(f"{'name':26} {'peer':27} {'ours ns':>10} {'peer ns':>10} {'ratio':>8}  95 % interval      of ceiling")
     with tempfile.TemporaryDirectory() as folder:
         for name, make in COMPARISONS.items():
             if arguments.only and not any(name.startswith(only) for only in arguments.only):
@@ -435,32 +470,34 @@ def main():
 
 def compare(name, make, arguments, folder):
     ours = Ours(arguments.binary, folder)
-    peers, check, points, read_bytes = make(name, ours)
+    peers, check, points, ceiling_name = make(name, ours)
     once = ours.run(name)
     repeats = max(1, math.ceil(0.05 / max(once, 1e-6)))
-    read_name, ceiling = f"read-{name.split('-', 1)[1]}", None
-    if read_bytes:
-        (folder / f"{read_name}.in").hardlink_to(folder / f"{name}.in")
-        ours.run(read_name)
+    ceiling = None
+    if ceiling_name == "read":
+        ceiling_name = f"read-{name.split('-', 1)[1]}"
+        (folder / f"{ceiling_name}.in").hardlink_to(folder / f"{name}.in")
+    if ceiling_name:
+        ours.run(ceiling_name)
     lines = []
     for peer, run in peers.items():
         run, share = run if isinstance(run, tuple) else (run, 1)
         first, answer = seconds_of(run)
         check(ours.answer(name), answer)
         peer_repeats = max(1, math.ceil(0.05 / max(first, 1e-6)))
-        mine, theirs, reads = [], [], []
+        mine, theirs, bare = [], [], []
         for _ in range(arguments.rounds if first < 20 else 3):
             mine.append(ours.run(name, repeats))
             theirs.append(share * seconds_of(lambda: [run() for _ in range(peer_repeats)])[0] / peer_repeats)
-            if read_bytes:
-                reads.append(ours.run(read_name, repeats))
+            if ceiling_name:
+                bare.append(ours.run(ceiling_name, repeats))
         ratio = statistics.median(theirs) / statistics.median(mine)
         low, high = interval(mine, theirs, random.Random(1))
-        if read_bytes:
-            ceiling = round(100 * statistics.median(reads) / statistics.median(mine), 1)
+        if ceiling_name:
+            ceiling = round(100 * statistics.median(bare) / statistics.median(mine), 1)
         line = {
-            "name": name, "ours": statistics.median(mine) / points * 1e9, "peer": peer,
-            "peer_ns": statistics.median(theirs) / points * 1e9, "ratio": round(ratio, 3), "low": round(low, 3),
+            "name": name, "ours": round(statistics.median(mine) / points * 1e9, 4), "peer": peer,
+            "peer_ns": round(statistics.median(theirs) / points * 1e9, 4), "ratio": round(ratio, 3), "low": round(low, 3),
             "high": round(high, 3), "percent_of_ceiling": ceiling,
         }
         lines.append(line)

@@ -78,6 +78,7 @@ fn round_of(name: &str, folder: &Path) -> Round {
         "matrix_profile" => matrix_profile(&floats(folder, name), sizes[0]),
         "fingerprint" => fingerprint(folder, name),
         "read" => read(folder, name),
+        "rmw" => change_in_place(sizes[0], sizes[1]),
         _ => panic!("there is no `{name}`"),
     }
 }
@@ -168,16 +169,31 @@ fn fingerprint(folder: &Path, name: &str) -> Round {
     })
 }
 
-/// The ceiling: a bare read of the same bytes.
+/// The ceiling of what reads: a bare read of the same bytes, as eight streams, which memory serves faster than one.
 fn read(folder: &Path, name: &str) -> Round {
     let bytes = fs::read(folder.join(format!("{name}.in"))).expect("the other side wrote the file");
     Box::new(move |_| {
+        let part = bytes.len() / 8 / 256 * 256;
+        let streams: [&[[u8; 256]]; 8] = std::array::from_fn(|stream| bytes[stream * part..][..part].as_chunks().0);
         let mut lanes = [0_u64; 32];
-        for chunk in bytes.as_chunks::<256>().0 {
-            for (lane, word) in lanes.iter_mut().zip(chunk.as_chunks::<8>().0) {
-                *lane ^= u64::from_le_bytes(*word);
+        for at in 0..part / 256 {
+            for stream in streams {
+                for (lane, word) in lanes.iter_mut().zip(stream[at].as_chunks::<8>().0) {
+                    *lane ^= u64::from_le_bytes(*word);
+                }
             }
         }
         lanes.iter().fold(0, |sum, lane| sum ^ lane).to_le_bytes().to_vec()
+    })
+}
+
+/// The ceiling of what keeps state: six numbers a series, changed in place each tick.
+fn change_in_place(series: usize, ticks: usize) -> Round {
+    let mut state = vec![1.0_f32; 6 * series];
+    Box::new(move |_| {
+        for _ in 0..ticks {
+            std::hint::black_box(&mut state).iter_mut().for_each(|value| *value = *value * 0.5 + 1.0);
+        }
+        Vec::new()
     })
 }

@@ -28,6 +28,12 @@ pub enum KernelError {
         /// The length that the other arguments ask for.
         should_be: usize,
     },
+    /// A word that names no backend.
+    #[error("`{given}` is no backend; there are `auto`, `cpu` and `cuda`")]
+    Choice {
+        /// The word.
+        given: String,
+    },
     /// A device failed; the caller's state is as before the call.
     #[error("the device could not {what}: {reason}")]
     Device {

@@ -2,8 +2,7 @@
 //!
 //! Kernels are compiled ahead (see `compile` in this folder) and loaded with the driver that the machine has; without
 //! one, [`Cuda::open`] says so. One thread owns the device. A call that fails is an error that leaves the state of its
-//! caller as it was, so that the CPU can go on with it. Which backend to take, and to tell of a lost device once, is not
-//! written yet.
+//! caller as it was, so that the CPU can go on with it: see [`crate::Chosen`].
 
 #![expect(unsafe_code, reason = "calls of the driver, and bytes of arrays that go to a device")]
 
@@ -198,6 +197,15 @@ pub(crate) fn emulated() -> Option<Box<dyn Backend>> {
     }
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
     None
+}
+
+/// As [`emulated`], of a device that is lost after so many launches.
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+pub(crate) fn emulated_for(launches: usize) -> Option<Box<dyn Backend>> {
+    let mut emulator = emulator::Emulator::open()?;
+    emulator.launches_left = Some(launches);
+    let (owner, ()) = Owner::open(move || Ok(emulator), |_| ()).expect("an emulator opens");
+    Some(Box::new(OnDevice { owner, name: "emulator".into() }))
 }
 
 #[cfg(test)]

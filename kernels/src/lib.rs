@@ -4,6 +4,7 @@
 //! arithmetic or a sum in a fixed order, so that another backend can give the same bits.
 
 mod backend;
+mod choice;
 mod cpu;
 mod cuda;
 mod evidence;
@@ -18,6 +19,7 @@ mod testing;
 mod vote;
 
 pub use backend::{Backend, CenterSpread, KernelError};
+pub use choice::{Choice, Chosen};
 pub use cpu::{
     Bocpd, BocpdSettings, Bracket, Cpu, EProcessBank, Fingerprint, FingerprintKey, Format, MatrixProfile,
     RollingMedian, SKETCH, SequentialBank, SequentialSettings, Slack, TILE_BYTES, Tail, Tile,
