@@ -24,6 +24,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("arrow", &["ingest", "trainwarden"]),
     ("clap", &["trainwarden"]),
     ("anyhow", &["trainwarden"]),
+    ("cudarc", &["kernels"]),
 ];
 
 /// Libraries that do input, output or async: the core stays free of them.

@@ -430,7 +430,9 @@ def fingerprint(name, ours):
 
     def check(mine, theirs):
         if theirs is not None:
-            close(mine, theirs, 1e-4)
+            # torch adds squares up in single precision, one after the other.
+            close(mine[:1], theirs[:1], 5e-3)
+            close(mine[1:], theirs[1:], 1e-6)
 
     return peers, check, words.size, "read"
 
@@ -464,8 +466,8 @@ def main():
             if arguments.only and not any(name.startswith(only) for only in arguments.only):
                 continue
             lines += compare(name, make, arguments, pathlib.Path(folder))
-    if arguments.json:
-        arguments.json.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            if arguments.json:
+                arguments.json.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def compare(name, make, arguments, folder):

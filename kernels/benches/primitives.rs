@@ -138,8 +138,19 @@ fn center_spread(isa: Isa) {
         let sorted = vec![(0..cells).map(|at| (at % columns) as f32).collect()];
         let outliers: Vec<Vec<f32>> =
             (0..2).map(|_| (0..cells).map(|at| if at % 10 == 0 { 1e6 } else { noise.normal() }).collect()).collect();
+        let spoilt = |noise: &mut Noise, by: [f32; 2]| -> Vec<Vec<f32>> {
+            let mut ticks = drifting.clone();
+            for value in ticks.as_mut_slice().iter_mut().flatten().step_by(100) {
+                *value = by[(noise.word() & 1) as usize];
+            }
+            ticks
+        };
+        let missing = spoilt(&mut noise, [f32::NAN; 2]);
+        let infinite = spoilt(&mut noise, [f32::INFINITY, f32::NEG_INFINITY]);
         let kinds = [
             ("drifting", &drifting),
+            ("1 % NaN", &missing),
+            ("1 % infinite", &infinite),
             ("fleet jump each tick", &jumping),
             ("all equal", &equal),
             ("two values", &two),
@@ -158,8 +169,9 @@ fn center_spread(isa: Isa) {
                 at += 1;
             });
             let mut row = ticks[(at - 1) % ticks.len()][..columns].to_vec();
+            row.retain(|value| !value.is_nan());
             row.sort_by(f32::total_cmp);
-            let (lower, upper) = (row[columns / 2 - 1], row[columns / 2]);
+            let (lower, upper) = (row[(row.len() - 1) / 2], row[row.len() / 2]);
             assert_eq!(statistics.median[0], if lower == upper { lower } else { 0.5 * lower + 0.5 * upper });
             report(&format!("median and MAD, 36 x {columns}, {kind}"), cells as f64, time);
         }

@@ -79,7 +79,7 @@ pub trait Backend: Send {
     /// * `values`, `present`: `[rows, columns]`, any unit; absent and NaN cells are not counted, infinities are.
     /// * Returns `median`, `mad`, `count`, all `[rows]`. Of an even count the median is the mean of the two middle values.
     ///
-    /// Cost: one read of the panel, two selections a row.
+    /// Cost: 4 bytes read a cell, 1 more where cells are absent; two selections a row, about 1.5 passes each.
     ///
     /// # Errors
     /// [`KernelError::Shape`] when the shapes differ.
@@ -116,6 +116,14 @@ pub trait Backend: Send {
     /// * `bytes`: numbers of `format`, little-endian, from tile `first_tile` of the tensor on.
     /// * `fingerprint`: replaced; its table keeps its memory.
     ///
+    /// A change of a single bit is always seen but for a chance of 2^-64; another change within a block of 16 KiB goes unseen
+    /// with a chance of at most 2^-32 over the keys. The sum of squares has a relative error of at most 2e-6.
+    ///
+    /// Cost: each byte is read once, about 15 vector instructions for 64 bytes of bf16; 32 bytes are written a MiB. Blocks
+    /// with a zero or a number that is not finite are looked through once more, out of cache.
+    ///
+    /// Source: Black et al., "UMAC: Fast and secure message authentication", CRYPTO (1999), section 3.
+    ///
     /// # Errors
     /// [`KernelError::Length`] when `bytes` is no whole count of numbers.
     fn fingerprint(
@@ -132,6 +140,11 @@ pub trait Backend: Send {
     /// * `values`: `[ticks, series]` in one piece, oldest first; NaN where a value is missing.
     /// * Returns the number of series above the threshold after the last tick.
     ///
+    /// The scale has a relative error of at most 3e-7. Cost: 24 bytes of state read and written a series, 4 bytes read a
+    /// value, about 35 operations a value; several ticks in one call move the state once.
+    ///
+    /// Source: Page, "Continuous inspection schemes", Biometrika 41 (1954); see [`SequentialBank`] for the others.
+    ///
     /// # Errors
     /// [`KernelError::Length`] when `values` is no whole count of ticks.
     fn sequential_update(
@@ -145,6 +158,9 @@ pub trait Backend: Send {
     ///
     /// * `arrivals`: `[collectives, ranks]` in one piece, time relative to a common origin; NaN where a rank did not arrive.
     ///
+    /// Waiting times are sums in single precision over 64 collectives, then in double. Cost: 4 bytes read an arrival; 8 bytes
+    /// of sums read and written in cache.
+    ///
     /// # Errors
     /// [`KernelError::Length`] when `arrivals` is no whole count of collectives.
     fn slack(&mut self, arrivals: &[f32], slack: &mut Slack) -> Result<(), KernelError>;
@@ -152,6 +168,11 @@ pub trait Backend: Send {
     /// Sum of the Euclidean distances of each point to all others, relative error at most 1e-5. Equal bits on all backends.
     ///
     /// * `points`: `[dimensions, points]` in one piece, finite; `sums`: `[points]`, replaced.
+    ///
+    /// Cost: half of `points` squared distances, each of `2 dimensions + 1` operations and a root; 4 bytes read a coordinate
+    /// and tile of 64 points.
+    ///
+    /// Source: Deng et al., "Minder: Faulty machine detection for large-scale distributed model training", NSDI (2025), 4.4.
     ///
     /// # Errors
     /// [`KernelError::Length`] when `points` is no whole count of dimensions.
@@ -161,6 +182,8 @@ pub trait Backend: Send {
     ///
     /// * `values`, `medians`: `[ticks, series]` in one piece; a NaN takes a place and is not counted, and the median of none
     ///   is NaN.
+    ///
+    /// Cost: four operations a place of the window and value; 8 bytes of state a place, read and written once a call.
     ///
     /// # Errors
     /// [`KernelError::Length`] when `values` is no whole count of ticks, or `medians` not as long.
@@ -174,6 +197,11 @@ pub trait Backend: Send {
     /// Takes one value of each series into the posteriors of their run lengths: see [`Bocpd`]. Equal bits on all backends.
     ///
     /// * `values`: `[series]`, standardised; a NaN leaves its series as it was.
+    ///
+    /// The posterior differs from one in double precision by at most 1e-5. Cost: 12 bytes of state read and written a length
+    /// and series, about 55 operations.
+    ///
+    /// Source: Adams and MacKay, "Bayesian online changepoint detection", arXiv 0710.3742 (2007), section 2.
     ///
     /// # Errors
     /// [`KernelError::Length`] when there is not one value a series.

@@ -137,6 +137,8 @@ fn add_waits<L: Lanes>(l: L, row: &[f32], last: f32, sums: &mut [f32]) {
     let (chunks, rest) = row.as_chunks::<LANES>();
     let (sum_chunks, sum_rest) = sums.as_chunks_mut::<LANES>();
     for (sum, chunk) in sum_chunks.iter_mut().zip(chunks) {
+        // The row comes out of the cache now; the next one is fetched meanwhile.
+        l.fetch(chunk, size_of_val(row));
         let wait = l.larger(l.sub(l.splat(last), l.load(chunk)), l.splat(0.0));
         l.store(l.add(l.load(sum), wait), sum);
     }
