@@ -122,29 +122,51 @@ fn add_narrow<const RANKS: usize>(block: &[f32], partial: &mut [f32], calls: &mu
     partial.copy_from_slice(&sums);
 }
 
+/// Two rows at a time, so that the sums go through the cache half as often; they are added in their order.
 #[inline(always)]
 fn add_wide<L: Lanes>(l: L, block: &[f32], partial: &mut [f32], calls: &mut Calls<'_>) {
-    for row in block.chunks_exact(partial.len()) {
-        let last = latest(l, row);
-        let rank = place_of(l, row, last);
-        calls.push(last, (rank < row.len()).then_some(rank));
-        add_waits(l, row, last, partial);
+    let ranks = partial.len();
+    let (pairs, odd) = block.split_at(block.len() / (2 * ranks) * 2 * ranks);
+    for pair in pairs.chunks_exact(2 * ranks) {
+        let (first, second) = pair.split_at(ranks);
+        let lasts = [call(l, first, calls), call(l, second, calls)];
+        add_waits(l, [first, second], lasts, partial);
+    }
+    if !odd.is_empty() {
+        add_waits(l, [odd], [call(l, odd, calls)], partial);
     }
 }
+
+/// The last arrival of a row, who it was being noted.
+#[inline(always)]
+fn call<L: Lanes>(l: L, row: &[f32], calls: &mut Calls<'_>) -> f32 {
+    let last = latest(l, row);
+    let rank = place_of(l, row, last);
+    calls.push(last, (rank < row.len()).then_some(rank));
+    last
+}
+
 /// Of a rank that did not arrive the wait is NaN and not counted; infinity minus itself likewise.
 #[inline(always)]
-fn add_waits<L: Lanes>(l: L, row: &[f32], last: f32, sums: &mut [f32]) {
-    let (chunks, rest) = row.as_chunks::<LANES>();
+fn add_waits<L: Lanes, const ROWS: usize>(l: L, rows: [&[f32]; ROWS], lasts: [f32; ROWS], sums: &mut [f32]) {
+    let ranks = sums.len();
     let (sum_chunks, sum_rest) = sums.as_chunks_mut::<LANES>();
-    for (sum, chunk) in sum_chunks.iter_mut().zip(chunks) {
-        // The row comes out of the cache now; the next one is fetched meanwhile.
-        l.fetch(chunk, size_of_val(row));
-        let wait = l.larger(l.sub(l.splat(last), l.load(chunk)), l.splat(0.0));
-        l.store(l.add(l.load(sum), wait), sum);
+    let whole = LANES * sum_chunks.len();
+    for (at, sum) in sum_chunks.iter_mut().enumerate() {
+        let mut total = l.load(sum);
+        for row in 0..ROWS {
+            let chunk = rows[row][LANES * at..].first_chunk().expect("a row is as long as the sums");
+            // The rows come out of the cache now; the next ones are fetched meanwhile.
+            l.fetch(chunk, ROWS * ranks * size_of::<f32>());
+            total = l.add(total, l.larger(l.sub(l.splat(lasts[row]), l.load(chunk)), l.splat(0.0)));
+        }
+        l.store(total, sum);
     }
-    for (sum, arrival) in sum_rest.iter_mut().zip(rest) {
-        let wait = last - *arrival;
-        *sum += if wait > 0.0 { wait } else { 0.0 };
+    for (at, sum) in sum_rest.iter_mut().enumerate() {
+        for row in 0..ROWS {
+            let wait = lasts[row] - rows[row][whole + at];
+            *sum += if wait > 0.0 { wait } else { 0.0 };
+        }
     }
 }
 
