@@ -29,6 +29,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("object_store", &["store"]),
     ("clap", &["trainwarden"]),
     ("anyhow", &["trainwarden"]),
+    ("cudarc", &["kernels"]),
 ];
 
 /// Libraries that do input, output or async: the core stays free of them.

@@ -16,7 +16,9 @@ pub enum Vote {
 /// Compares equal-ranking votes: more than half makes a majority, its dissenters are the minority.
 ///
 /// * `words`: one word a voter, any order.
-/// * Returns indices into `words`; the same whatever the order of equal voters.
+/// * Returns indices into `words`; the same whatever the order of equal voters. Exact.
+///
+/// Cost: `words` log `different words` comparisons, and memory for the different ones.
 #[must_use]
 pub fn vote<T: Ord>(words: &[T]) -> Vote {
     let mut counts: BTreeMap<&T, usize> = BTreeMap::new();
