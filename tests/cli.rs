@@ -161,7 +161,13 @@ fn wrong_usage_ends_with_two_and_says_what_to_do() {
         vec!["import", "wide", text(&missing), "--out", "x"],
         vec!["import", "wide", text(&missing), "--out", "x", "--map", "loss"],
         vec!["import", "wide", &real("train/golf_nan/behemoth_v10.csv"), "--run", "", "--out", "x"],
-        vec!["serve"],
+        vec!["sql"],
+        vec!["serve", "--listen", "0.0.0.0:7788"],
+        vec!["serve", "--config", text(&missing)],
+        vec!["send", text(dir.path())],
+        vec!["incidents", "--data", text(&missing)],
+        vec!["incidents", "--since", "yesterday"],
+        vec!["check", "--config", text(&dir.path().join("notes.txt"))],
     ] {
         let output = trainwarden(&arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));

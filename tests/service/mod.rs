@@ -96,6 +96,19 @@ impl Service {
         incidents(&["--data", &self.data.display().to_string()])
     }
 
+    /// CPU seconds that it took, and the peak of its resident memory in MiB.
+    pub(crate) fn usage(&self) -> (f64, u64) {
+        let pid = self.child.id();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("a name ends").split_whitespace().collect();
+        let ticks = |field: usize| fields[field].parse::<f64>().expect("a number of ticks");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells the peak");
+        let kibibytes: u64 = peak.trim().trim_end_matches(" kB").trim().parse().expect("a number of KiB");
+        // A hundred ticks a second on every Linux of today.
+        ((ticks(11) + ticks(12)) / 100.0, kibibytes >> 10)
+    }
+
     fn wait_ready(&self) {
         let pid = self.child.id();
         wait_until("the service answers", || {
