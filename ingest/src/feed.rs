@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn texts_ranks_and_communicators_go_out_once_and_an_attempt_without_ranks_has_those_before() {
-        let mut feed = feed_of(&[100]);
+        let mut feed = feed_of(&[100, 400]);
         let (run, attempt) = ("r", 0);
         let blank = PlacementOut {
             run,
@@ -412,7 +412,7 @@ mod tests {
         assert_eq!(texts, ["loss"]);
         assert_eq!(first.membership.rosters[&0].node(Rank(0)), Some("n0"));
         assert_eq!(first.membership.communicators[&0].members.len(), 1);
-        RowSink::sample(&mut feed, &SampleOut { attempt: 1, ..sample(Some(110), 1) }).expect("a feed takes every row");
+        RowSink::sample(&mut feed, &SampleOut { attempt: 1, ..sample(Some(410), 1) }).expect("a feed takes every row");
         let second = feed.finish();
         assert!(second.texts.is_empty() && !second.membership.rosters.contains_key(&0));
         assert_eq!(second.membership.rosters[&1], first.membership.rosters[&0]);

@@ -55,8 +55,8 @@ pub(crate) const PACKED_ROWS_MAX: usize = 1 << 10;
 /// Frames of one sender and run that are remembered to tell a repeated one from a forged one: 64 Ki frames are a day
 /// of one a second, and 1 MiB.
 pub(crate) const FRAMES_REMEMBERED: usize = if cfg!(test) { 1 << 6 } else { 1 << 16 };
-/// Largest record of the embedded log: a payload that is not compressed, and its envelope.
-pub(crate) const RECORD_BYTES_MAX_IN_LOG: usize = (64 << 20) + (64 << 10);
+/// Largest record of the embedded log: what our topics on Kafka take, so that a sender need not know which log it is.
+pub(crate) const RECORD_BYTES_MAX_IN_LOG: usize = 8 << 20;
 /// Bytes after which a segment of the embedded log is full: what is removed at once, and scanned at a restart.
 pub(crate) const SEGMENT_BYTES: u64 = 64 << 20;
 /// Records on their way into the embedded log: a sender that waits for its receipts has no more on the way.

@@ -87,9 +87,14 @@ fn a_storm_of_three_consumers_loses_nothing_and_doubles_nothing() {
             })
         })
         .collect();
-    thread::sleep(Duration::from_secs(8));
-    let sent = feed.stop();
+    let owners = || positions.lock().unwrap().values().map(|position| position.owners).sum::<u32>();
     let deadline = Instant::now() + PATIENCE;
+    // A storm moves partitions: on a loaded machine it takes its time.
+    while owners() < 10 {
+        assert!(Instant::now() < deadline, "only {} partitions were taken over", owners());
+        thread::sleep(Duration::from_millis(50));
+    }
+    let sent = feed.stop();
     let whole = || {
         sent.iter().all(|(partition, count)| {
             positions.lock().unwrap().get(partition).is_some_and(|position| position.number == *count)
@@ -101,8 +106,6 @@ fn a_storm_of_three_consumers_loses_nothing_and_doubles_nothing() {
     }
     stop.store(true, Ordering::Relaxed);
     workers.into_iter().for_each(|worker| worker.join().unwrap());
-    let owners: u32 = positions.lock().unwrap().values().map(|position| position.owners).sum();
-    assert!(owners >= 10, "a storm moves partitions, and only {owners} were");
 }
 
 /// How far a partition was judged: the offset and the number that come next.
