@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use trainwarden::send::{SendOptions, Sent, send};
+use trainwarden::send::{SendOptions, send};
 use trainwarden_ingest::kafka::{KafkaOptions, KafkaPublisher, create_topics};
 use trainwarden_ingest::{EmbeddedLog, EmbeddedOptions, FolderWriter, Format, Publisher, SampleOut};
 use workload::{STEPS, Workload};
@@ -42,6 +42,7 @@ struct Site {
     runs: PathBuf,
     expected: String,
     points: f64,
+    frames: u64,
 }
 
 fn main() {
@@ -57,9 +58,10 @@ fn main() {
     write_folder(workload, &runs);
     let expected = replayed(&runs);
     let points = f64::from(ranks) * STEPS as f64;
-    let site = Site { dir, runs, expected, points };
+    let frames = Site::frames_of(&runs);
+    let site = Site { dir, runs, expected, points, frames };
     println!("{points:.0} points of {ranks} ranks, from the log to incidents; every answer equals that of replay\n");
-    println!("log       signed   wall s   M points/s   CPU s of serve   restart s   MiB");
+    println!("log       signed   wall s   M points/s   CPU s: all  judge  archive   restart s   MiB");
     let cluster = broker::Cluster::start(1);
     for is_signed in [false, true] {
         site.embedded(is_signed);
@@ -68,6 +70,13 @@ fn main() {
 }
 
 impl Site {
+    /// How many frames the folder makes.
+    fn frames_of(runs: &Path) -> u64 {
+        let dir = tempfile::tempdir().expect("a temporary folder can be made");
+        let log = EmbeddedLog::open(dir.path(), EmbeddedOptions::default(), Arc::new(|| 1)).expect("the log opens");
+        send(&[runs.to_owned()], &log, &SendOptions::default()).expect("everything is durable").0.frames
+    }
+
     fn embedded(&self, is_signed: bool) {
         let data = self.dir.path().join(format!("embedded-{is_signed}"));
         {
@@ -96,11 +105,11 @@ impl Site {
         self.measure("kafka", is_signed, &self.dir.path().join(&name), &config);
     }
 
-    fn fill(&self, log: &dyn Publisher, is_signed: bool) -> Sent {
+    fn fill(&self, log: &dyn Publisher, is_signed: bool) {
         let key = self.dir.path().join("key");
         std::fs::write(&key, hex(&SECRET)).expect("a temporary folder takes files");
         let options = SendOptions { speed: 0.0, key: is_signed.then_some(key) };
-        send(&[self.runs.clone()], log, &options).expect("everything is durable").0
+        send(&[self.runs.clone()], log, &options).expect("everything is durable");
     }
 
     fn config(&self, text: &str, is_signed: bool) -> PathBuf {
@@ -116,19 +125,23 @@ impl Site {
         let began = Instant::now();
         let mut service = Service::start(data, &["--config", &config.display().to_string()]);
         // The end of the input is the last record, and what it tells comes with it.
-        while service.incidents() != self.expected {
-            assert!(began.elapsed() < Duration::from_secs(300), "the answer is not that of replay");
-            std::thread::sleep(Duration::from_millis(50));
+        while service.metric("receive_next_offset") < self.frames {
+            assert!(began.elapsed() < Duration::from_secs(300), "not everything is judged");
+            std::thread::sleep(Duration::from_millis(20));
         }
         let wall = began.elapsed().as_secs_f64();
-        let (cpu, mebibytes) = service.usage();
+        service::wait_told(&service, &self.expected);
+        let [all, judge, archive] = ["", "judge", "archive"].map(|thread| service.cpu_s(thread));
+        let peak = service.peak_mib();
         service.kill();
         let began = Instant::now();
         service.restart();
         let restart = began.elapsed().as_secs_f64();
         assert_eq!(service.incidents(), self.expected, "after a restart");
         let (signed, rate) = (if is_signed { "yes" } else { "no" }, self.points / wall / 1e6);
-        println!("{name:9} {signed:6} {wall:8.2} {rate:12.2} {cpu:16.2} {restart:11.2} {mebibytes:5}");
+        println!(
+            "{name:9} {signed:6} {wall:8.2} {rate:12.2} {all:12.2} {judge:6.2} {archive:8.2} {restart:11.2} {peak:5}"
+        );
     }
 }
 

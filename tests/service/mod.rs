@@ -96,17 +96,25 @@ impl Service {
         incidents(&["--data", &self.data.display().to_string()])
     }
 
-    /// CPU seconds that it took, and the peak of its resident memory in MiB.
-    pub(crate) fn usage(&self) -> (f64, u64) {
-        let pid = self.child.id();
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-        let fields: Vec<&str> = stat.rsplit(')').next().expect("a name ends").split_whitespace().collect();
-        let ticks = |field: usize| fields[field].parse::<f64>().expect("a number of ticks");
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    /// The peak of its resident memory, in MiB.
+    pub(crate) fn peak_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells the peak");
         let kibibytes: u64 = peak.trim().trim_end_matches(" kB").trim().parse().expect("a number of KiB");
-        // A hundred ticks a second on every Linux of today.
-        ((ticks(11) + ticks(12)) / 100.0, kibibytes >> 10)
+        kibibytes >> 10
+    }
+
+    /// CPU seconds that its threads of this name took; of all threads where it is empty.
+    pub(crate) fn cpu_s(&self, name: &str) -> f64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        let stats = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
+        let named = stats.filter(|stat| name.is_empty() || stat.contains(&format!("({name})")));
+        // User and system time; a hundred ticks a second on every Linux of today.
+        let ticks = |stat: String| -> f64 {
+            let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+            [11, 12].iter().filter_map(|field| fields.get(*field)?.parse::<f64>().ok()).sum()
+        };
+        named.map(ticks).sum::<f64>() / 100.0
     }
 
     fn wait_ready(&self) {
