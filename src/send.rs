@@ -1,7 +1,7 @@
 //! `send`: run folders as telemetry, as agents would have sent it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -90,38 +90,48 @@ fn read_key(path: &Path) -> Result<[u8; 32]> {
 
 /// What became of the frames.
 #[derive(Clone, Default)]
-struct Outcome(Arc<(Mutex<(u64, Option<SourceError>)>, std::sync::Condvar)>);
+struct Outcome(Arc<OutcomeState>);
+
+#[derive(Default)]
+struct OutcomeState {
+    answered: Mutex<Answered>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Answered {
+    frames: u64,
+    failure: Option<SourceError>,
+}
 
 impl Outcome {
+    fn answered(&self) -> MutexGuard<'_, Answered> {
+        // Each change is whole: a panic elsewhere cannot have broken it.
+        self.0.answered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn note(&self, result: Result<(u32, u64), SourceError>) {
-        let (state, changed) = &*self.0;
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.0 += 1;
+        let mut answered = self.answered();
+        answered.frames += 1;
         if let Err(error) = result {
-            state.1.get_or_insert(error);
+            answered.failure.get_or_insert(error);
         }
-        changed.notify_all();
+        self.0.changed.notify_all();
     }
 
     fn has_failed(&self) -> bool {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).1.is_some()
+        self.answered().failure.is_some()
     }
 
     fn failure(&self) -> Result<()> {
-        let failure = self.0.0.lock().unwrap_or_else(PoisonError::into_inner).1.take();
-        failure.map_or(Ok(()), |error| Err(error.into()))
+        self.answered().failure.take().map_or(Ok(()), |error| Err(error.into()))
     }
 
     fn wait(&self, frames: u64) -> Result<()> {
-        let (state, changed) = &*self.0;
-        let state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state = changed
-            .wait_while(state, |state| state.0 < frames && state.1.is_none())
-            .unwrap_or_else(PoisonError::into_inner);
-        match state.1.take() {
-            Some(error) => Err(error.into()),
-            None => Ok(()),
-        }
+        let is_waiting = |answered: &mut Answered| answered.frames < frames && answered.failure.is_none();
+        let waited = self.0.changed.wait_while(self.answered(), is_waiting);
+        let failure = waited.unwrap_or_else(PoisonError::into_inner).failure.take();
+        failure.map_or(Ok(()), |error| Err(error.into()))
     }
 }
 

@@ -154,9 +154,10 @@ fn frames_without_a_signature_are_refused_where_keys_are_told() {
     let service = Service::start(&dir.path().join("data"), &["--config", &config.display().to_string()]);
     let publisher = trainwarden::client::GrpcPublisher::connect(&service.url()).expect("it answers");
     let mut options = trainwarden::send::SendOptions::default();
-    let refused = trainwarden::send::send(&[folder.clone()], &publisher, &options).expect_err("nothing is signed");
+    let refused =
+        trainwarden::send::send(std::slice::from_ref(&folder), &publisher, &options).expect_err("nothing is signed");
     assert!(format!("{refused:#}").contains("did not sign"), "{refused:#}");
     options.key = Some(key);
-    trainwarden::send::send(&[folder.clone()], &publisher, &options).expect("everything is signed");
+    trainwarden::send::send(std::slice::from_ref(&folder), &publisher, &options).expect("everything is signed");
     wait_told(&service, &replayed(&folder));
 }

@@ -90,7 +90,8 @@ fn real_logs_tell_the_same_as_frames() {
     for entry in std::fs::read_dir(dir).expect("real logs are here") {
         let path = entry.expect("listed").path();
         if path.is_dir()
-            && trainwarden_ingest::Log::read(&[path.clone()], &mut trainwarden_ingest::Rejects::new()).is_ok()
+            && trainwarden_ingest::Log::read(std::slice::from_ref(&path), &mut trainwarden_ingest::Rejects::new())
+                .is_ok()
         {
             Case::of_folder(&path.display().to_string(), 1, &path).hold();
             count += 1;
