@@ -103,7 +103,10 @@ impl Config {
     pub fn read(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
         let name = file.map_or_else(|| "the environment".to_owned(), |path| format!("`{}`", path.display()));
         let text = match file {
-            Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?,
+            // A configuration that cannot be read is a wrong configuration, not a failure outside.
+            Some(path) => {
+                std::fs::read_to_string(path).map_err(|error| anyhow::anyhow!("cannot read {name}: {error}"))?
+            }
             None => String::new(),
         };
         let mut table: toml::Table = text.parse().with_context(|| format!("{name} is no TOML"))?;

@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     match trainwarden::commands::run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            trainwarden::output::tell(&format!("error: {error:#}"));
+            format!("error: {error:#}").lines().for_each(trainwarden::output::tell);
             trainwarden::commands::exit_code_of(&error)
         }
     }

@@ -47,12 +47,12 @@ impl Ingest for IngestService {
         let mut frames = request.into_inner();
         let (answers, waiting) = mpsc::channel::<Result<Answer, Receipt>>(FRAMES_ON_THE_WAY_MAX);
         let (publisher, admission) = (Arc::clone(&self.publisher), Arc::clone(&self.admission));
-        tokio::spawn(async move {
-            while let Some(frame) = frames.next().await {
-                // A broken stream ends; the sender sends again what has no receipt.
-                let Ok(frame) = frame else { return };
-                let answer = publish(&*publisher, &admission, &frame);
-                if answers.send(answer).await.is_err() {
+        // A thread for the stream: the log may make it wait, and that is what slows the sender down.
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::spawn_blocking(move || {
+            // A broken stream ends; the sender sends again what has no receipt.
+            while let Some(Ok(frame)) = runtime.block_on(frames.next()) {
+                if answers.blocking_send(publish(&*publisher, &admission, &frame)).is_err() {
                     return;
                 }
             }
@@ -79,8 +79,7 @@ fn publish(publisher: &dyn Publisher, admission: &Admission, frame: &Frame) -> R
         // The stream may be gone; the frame is in the log all the same.
         let _ = done.send(place);
     });
-    // The log may make us wait: that is what slows the sender down.
-    tokio::task::block_in_place(|| publisher.publish(&envelope.run, &bytes, published));
+    publisher.publish(&envelope.run, &bytes, published);
     Ok((envelope.sequence, waiting))
 }
 

@@ -105,7 +105,7 @@ impl Worker {
             if now >= snapshot_at {
                 self.write_snapshots()?;
                 snapshot_at = Instant::now() + SNAPSHOT_EVERY;
-                news_at = snapshot_at;
+                news_at = Instant::now() + NEWS_EVERY;
             } else if now >= news_at {
                 self.write_news();
                 news_at = Instant::now() + NEWS_EVERY;

@@ -8,7 +8,11 @@ use crate::source::SourceError;
 pub(super) fn source_error(log: &str, act: &'static str, error: &KafkaError) -> SourceError {
     let log = log.to_owned();
     let reason = error.to_string();
-    match error.rdkafka_error_code() {
+    let code = match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        error => error.rdkafka_error_code(),
+    };
+    match code {
         Some(code) if !is_refusal(code) => SourceError::Unreachable { log, reason },
         _ => SourceError::Refused { log, act, reason },
     }
