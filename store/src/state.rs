@@ -4,6 +4,7 @@
 //! the records that were set aside. So after a crash at any moment the log is read on from a place that fits the rest.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{Database, ReadOnlyDatabase, ReadableDatabase, ReadableTable, TableDefinition};
 
@@ -96,15 +97,21 @@ pub struct PartitionState {
     pub runs: Vec<RunSnapshot>,
 }
 
+/// How a state is opened, also again after its disk has failed.
+type Opener = Box<dyn Fn() -> Result<Handle, redb::DatabaseError> + Send + Sync>;
+
 enum Handle {
     Open(Database),
     AtRest(ReadOnlyDatabase),
 }
 
 /// The state of one data folder.
+///
+/// After a failure of the disk the file is opened anew with the next call: what was committed is there, the rest is not.
 pub struct StateStore {
     path: PathBuf,
-    handle: Handle,
+    opener: Opener,
+    handle: Mutex<Option<Arc<Handle>>>,
 }
 
 impl std::fmt::Debug for StateStore {
@@ -119,8 +126,12 @@ impl StateStore {
     /// # Errors
     /// [`StoreError::InUse`], [`StoreError::Newer`], [`StoreError::State`]
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = Database::create(path).map_err(|error| refused("open", path, error))?;
-        let store = Self { path: path.to_owned(), handle: Handle::Open(database) };
+        let file = path.to_owned();
+        Self::open_by(path, Box::new(move || Database::create(&file).map(Handle::Open)))
+    }
+
+    fn open_by(path: &Path, opener: Opener) -> Result<Self, StoreError> {
+        let store = Self { path: path.to_owned(), opener, handle: Mutex::default() };
         store.prepare()?;
         Ok(store)
     }
@@ -133,8 +144,9 @@ impl StateStore {
         if !path.exists() {
             return Err(StoreError::Missing { path: path.to_owned() });
         }
-        let database = ReadOnlyDatabase::open(path).map_err(|error| refused("open", path, error))?;
-        let store = Self { path: path.to_owned(), handle: Handle::AtRest(database) };
+        let file = path.to_owned();
+        let opener: Opener = Box::new(move || ReadOnlyDatabase::open(&file).map(Handle::AtRest));
+        let store = Self { path: path.to_owned(), opener, handle: Mutex::default() };
         let transaction = store.reading()?;
         let meta = transaction.open_table(META).map_err(|error| store.failed("read", error))?;
         let version = meta.get("version").map_err(|error| store.failed("read", error))?;
@@ -301,29 +313,40 @@ impl StateStore {
     }
 
     fn writing(&self) -> Result<redb::WriteTransaction, StoreError> {
-        match &self.handle {
+        match &*self.handle()? {
             Handle::Open(database) => database.begin_write().map_err(|error| self.failed("write", error)),
             Handle::AtRest(_) => unreachable!("a state at rest is only handed out for reading"),
         }
     }
 
     fn reading(&self) -> Result<redb::ReadTransaction, StoreError> {
-        let transaction = match &self.handle {
+        let transaction = match &*self.handle()? {
             Handle::Open(database) => database.begin_read(),
             Handle::AtRest(database) => database.begin_read(),
         };
         transaction.map_err(|error| self.failed("read", error))
     }
 
-    fn failed(&self, act: &'static str, error: impl Into<redb::Error>) -> StoreError {
-        StoreError::State { act, path: self.path.clone(), source: Box::new(error.into()) }
+    /// The open database; opened anew where its disk had failed.
+    fn handle(&self) -> Result<Arc<Handle>, StoreError> {
+        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = &*handle {
+            return Ok(Arc::clone(handle));
+        }
+        let opened = (self.opener)().map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: self.path.clone() },
+            error => StoreError::State { act: "open", path: self.path.clone(), source: Box::new(error.into()) },
+        })?;
+        Ok(Arc::clone(handle.insert(Arc::new(opened))))
     }
-}
 
-fn refused(act: &'static str, path: &Path, error: redb::DatabaseError) -> StoreError {
-    match error {
-        redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.to_owned() },
-        error => StoreError::State { act, path: path.to_owned(), source: Box::new(error.into()) },
+    /// A failure; after one of the disk the database refuses everything until it is opened anew.
+    fn failed(&self, act: &'static str, error: impl Into<redb::Error>) -> StoreError {
+        let error = error.into();
+        if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
+            *self.handle.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        StoreError::State { act, path: self.path.clone(), source: Box::new(error) }
     }
 }
 
