@@ -18,7 +18,7 @@ mod live;
 mod recorded;
 mod service;
 
-/// Kills in the test of kills, unless `TRAINWARDEN_KILLS` says otherwise.
+/// Kills in the test of kills, unless `CHAOS_KILLS` says otherwise.
 const KILLS: u32 = 6;
 
 /// A scenario's run folder.
@@ -59,8 +59,8 @@ fn killed_at_any_moment_it_tells_the_same() {
         folder_of(name, &runs);
     }
     let expected = replayed(&runs);
-    let kills = std::env::var("TRAINWARDEN_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number of kills"));
-    let seed = std::env::var("TRAINWARDEN_SEED").map_or(7, |seed| seed.parse().expect("a seed"));
+    let kills = std::env::var("CHAOS_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number of kills"));
+    let seed = std::env::var("CHAOS_SEED").map_or(7, |seed| seed.parse().expect("a seed"));
     let mut done = 0;
     let mut round = 0_u32;
     while done < kills {

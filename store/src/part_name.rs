@@ -56,7 +56,7 @@ fn days_of(year: i64, month: i64, day: i64) -> i64 {
 }
 
 impl fmt::Display for Date {
-    /// Source: as [`days_of`], `civil_from_days`.
+    /// Source: as `days_of`, `civil_from_days`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shifted = self.days + 719_468;
         let era = shifted.div_euclid(146_097);
