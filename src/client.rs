@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -119,14 +118,14 @@ fn gone(reason: &str) -> SourceError {
 }
 
 /// Frames that have no receipt yet, oldest first.
-type Unanswered = Arc<Mutex<VecDeque<Waiting>>>;
+type Unanswered = VecDeque<Waiting>;
 
 async fn send_all(url: &str, first: Channel, coming: &Receiver<Waiting>) {
-    let unanswered = Unanswered::default();
+    let mut unanswered = Unanswered::new();
     let (mut channel, mut failures) = (Some(first), 0);
     loop {
         let reason = match channel.take() {
-            Some(channel) => match send_stream(channel, coming, &unanswered, &mut failures).await {
+            Some(channel) => match send_stream(channel, coming, &mut unanswered, &mut failures).await {
                 Ok(()) => return,
                 Err(error) => format!("{error:#}"),
             },
@@ -134,16 +133,15 @@ async fn send_all(url: &str, first: Channel, coming: &Receiver<Waiting>) {
         };
         failures += 1;
         if failures > ATTEMPTS_MAX {
-            return fail_all(coming, &unanswered, &reason);
+            return fail_all(coming, unanswered, &reason);
         }
         tokio::time::sleep(RETRY_AFTER).await;
         channel = connect(url).await.ok();
     }
 }
 
-fn fail_all(coming: &Receiver<Waiting>, unanswered: &Unanswered, reason: &str) {
-    let waiting = std::mem::take(&mut *unanswered.lock().unwrap_or_else(PoisonError::into_inner));
-    for Waiting { published, .. } in waiting.into_iter().chain(coming.try_iter()) {
+fn fail_all(coming: &Receiver<Waiting>, unanswered: Unanswered, reason: &str) {
+    for Waiting { published, .. } in unanswered.into_iter().chain(coming.try_iter()) {
         published(Err(gone(reason)));
     }
 }
@@ -152,13 +150,12 @@ fn fail_all(coming: &Receiver<Waiting>, unanswered: &Unanswered, reason: &str) {
 async fn send_stream(
     channel: Channel,
     coming: &Receiver<Waiting>,
-    unanswered: &Unanswered,
+    unanswered: &mut Unanswered,
     failures: &mut u32,
 ) -> Result<()> {
-    let lock = || unanswered.lock().unwrap_or_else(PoisonError::into_inner);
     let (frames, stream) = mpsc::channel::<Frame>(FRAMES_ON_THE_WAY_MAX);
     let mut client = IngestClient::new(channel).max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let again: Vec<Vec<u8>> = lock().iter().map(|waiting| waiting.frame.clone()).collect();
+    let again: Vec<Vec<u8>> = unanswered.iter().map(|waiting| waiting.frame.clone()).collect();
     let answers = tokio::spawn(async move { client.send(ReceiverStream::new(stream)).await });
     for frame in again {
         frames.send(decoded(&frame)?).await.ok().context("the service closed the stream")?;
@@ -166,8 +163,8 @@ async fn send_stream(
     let mut receipts = answers.await.context("the sending task failed")??.into_inner();
     let mut frames = Some(frames);
     loop {
-        while lock().len() < FRAMES_ON_THE_WAY_MAX && frames.is_some() {
-            let next = match lock().is_empty() {
+        while unanswered.len() < FRAMES_ON_THE_WAY_MAX && frames.is_some() {
+            let next = match unanswered.is_empty() {
                 // Nothing is on the way, so there is nothing to wait for but the next frame.
                 true => tokio::task::block_in_place(|| coming.recv_timeout(Duration::from_secs(1))),
                 false => coming.try_recv().map_err(|error| match error {
@@ -178,7 +175,7 @@ async fn send_stream(
             match next {
                 Ok(waiting) => {
                     let frame = decoded(&waiting.frame)?;
-                    lock().push_back(waiting);
+                    unanswered.push_back(waiting);
                     let sender = frames.as_ref().expect("checked above");
                     sender.send(frame).await.ok().context("the service closed the stream")?;
                 }
@@ -186,7 +183,7 @@ async fn send_stream(
                 Err(RecvTimeoutError::Disconnected) => frames = None,
             }
         }
-        if lock().is_empty() {
+        if unanswered.is_empty() {
             if frames.is_none() {
                 return Ok(());
             }
@@ -197,7 +194,7 @@ async fn send_stream(
             bail!("{}", receipt.refused);
         }
         *failures = 0;
-        let Some(waiting) = lock().pop_front() else { continue };
+        let Some(waiting) = unanswered.pop_front() else { continue };
         (waiting.published)(match receipt.refused.is_empty() {
             true => Ok((0, receipt.sequence)),
             false => {

@@ -18,6 +18,8 @@ pub const LATENESS_NS: i64 = 2_000_000_000;
 pub const LATENESS_STEPS: i64 = 8;
 /// Texts after which numbers are given anew: each digest is a text of its own, and a run lasts for months.
 const NAMES_MAX: usize = 1 << 16;
+/// Of a snapshot: it is taken every few seconds, and speed matters more than the last percent.
+const ZSTD_LEVEL: i32 = 1;
 /// Version of a snapshot. Another one is not read: the log is judged again from its oldest record.
 const SNAPSHOT_VERSION: u8 = 1;
 
@@ -175,16 +177,16 @@ impl RunJudge {
         self.judging.as_ref().map(|judging| judging.pipeline.counts()).unwrap_or_default()
     }
 
-    /// Everything the judge knows.
+    /// Everything the judge knows, compressed.
     ///
     /// # Errors
     /// When a state does not serialise (a bug).
     pub fn snapshot(&mut self) -> Result<Vec<u8>> {
         let judging = self.judging.as_mut().map(Judging::snapshot).transpose()?;
-        let mut bytes = vec![SNAPSHOT_VERSION];
-        rmp_serde::encode::write_named(&mut bytes, &Snapshot { log: self.log.clone(), judging })
+        let plain = rmp_serde::to_vec_named(&Snapshot { log: self.log.clone(), judging })
             .context("the state of a run does not serialise")?;
-        Ok(bytes)
+        let packed = zstd::bulk::compress(&plain, ZSTD_LEVEL).context("the state of a run does not compress")?;
+        Ok([&[SNAPSHOT_VERSION], packed.as_slice()].concat())
     }
 
     /// The judge a snapshot was taken of.
@@ -197,7 +199,8 @@ impl RunJudge {
             *version == SNAPSHOT_VERSION,
             "the snapshot of run `{run}` is of version {version}, and this program reads {SNAPSHOT_VERSION}"
         );
-        let Snapshot { log, judging } = rmp_serde::from_slice(bytes).context("the snapshot of a run is damaged")?;
+        let plain = zstd::decode_all(bytes).context("the snapshot of a run is damaged")?;
+        let Snapshot { log, judging } = rmp_serde::from_slice(&plain).context("the snapshot of a run is damaged")?;
         let judging = judging.map(|bytes| Judging::restore(&bytes)).transpose()?;
         Ok(Self { run: run.clone(), log, judging })
     }

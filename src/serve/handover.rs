@@ -21,10 +21,6 @@ use super::desk::Desk;
 const CHUNK_BYTES: usize = 512 << 10;
 /// How long the state of a partition may take to be read.
 const READ_WAIT: Duration = Duration::from_secs(60);
-/// Speed matters more than the last percent.
-const ZSTD_LEVEL: i32 = 1;
-/// A snapshot beyond this is damage.
-const SNAPSHOT_BYTES_MAX: usize = 4 << 30;
 /// How long the follower waits before it looks whether the service stops.
 const FOLLOW_WAIT: Duration = Duration::from_millis(200);
 
@@ -104,11 +100,9 @@ impl Handover {
         }
         let mut newest: BTreeMap<String, (u64, bool, Vec<u8>)> = BTreeMap::new();
         for ((run, turn), chunks) in parts {
-            let Some((at, packed)) = joined(chunks) else { continue };
+            let Some((at, bytes)) = joined(chunks) else { continue };
             let known = newest.get(&run).map(|(at, ..)| *at);
             if known.is_none_or(|known| at >= known) {
-                let bytes = zstd::bulk::decompress(&packed, SNAPSHOT_BYTES_MAX.min(unpacked_bytes(&packed)))
-                    .context("a snapshot is damaged")?;
                 newest.insert(run, (at, turn, bytes));
             }
         }
@@ -125,8 +119,7 @@ impl Handover {
         let Some(position) = commit.position else { return Ok(()) };
         for RunSnapshot { run, bytes } in &commit.runs {
             let turn = self.turns.entry((commit.partition, run.clone())).or_default();
-            let packed = zstd::bulk::compress(bytes, ZSTD_LEVEL).context("a snapshot does not compress")?;
-            let pieces: Vec<&[u8]> = packed.chunks(CHUNK_BYTES).collect();
+            let pieces: Vec<&[u8]> = bytes.chunks(CHUNK_BYTES).collect();
             let count = u32::try_from(pieces.len()).context("a snapshot is too large")?;
             let mut pairs = Vec::new();
             for (index, bytes) in (0..).zip(pieces) {
@@ -180,11 +173,6 @@ fn joined(mut chunks: Vec<Chunk>) -> Option<(u64, Vec<u8>)> {
             .zip(&chunks)
             .all(|(index, chunk)| chunk.index == index && chunk.position == position && chunk.count == count);
     is_whole.then(|| (position, chunks.into_iter().flat_map(|chunk| chunk.bytes).collect()))
-}
-
-fn unpacked_bytes(packed: &[u8]) -> usize {
-    let told = zstd::zstd_safe::get_frame_content_size(packed).ok().flatten();
-    told.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0)
 }
 
 /// Writes what all workers tell into the state of this one, until the service stops.

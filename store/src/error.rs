@@ -40,16 +40,6 @@ pub enum StoreError {
         /// Cause.
         source: Box<redb::Error>,
     },
-    /// What is in the store is not what this program wrote.
-    #[error("the state `{path}` holds a damaged {what}")]
-    Damaged {
-        /// Which.
-        path: PathBuf,
-        /// What.
-        what: &'static str,
-        /// Cause.
-        source: std::io::Error,
-    },
 }
 
 impl StoreError {
@@ -58,7 +48,7 @@ impl StoreError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::InUse { .. } | Self::Missing { .. } | Self::Newer { .. } => Fault::Input,
-            Self::State { .. } | Self::Damaged { .. } => Fault::Outside,
+            Self::State { .. } => Fault::Outside,
         }
     }
 

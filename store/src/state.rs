@@ -12,17 +12,13 @@ use crate::StoreError;
 
 /// Version of what is written here. A new one comes with a step in `prepare` that upgrades the one before.
 const VERSION: u64 = 1;
-/// Speed matters more than the last percent: snapshots are written every few seconds.
-const ZSTD_LEVEL: i32 = 1;
-/// No snapshot is larger; a length beyond it is damage.
-const SNAPSHOT_BYTES_MAX: usize = 4 << 30;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Partition → the next record that the snapshots do not know.
 const POSITIONS: TableDefinition<'_, u32, u64> = TableDefinition::new("positions");
 /// Partition → the next record that is not in the archive.
 const ARCHIVED: TableDefinition<'_, u32, u64> = TableDefinition::new("archived");
-/// Partition and run → what its judge knows, compressed.
+/// Partition and run → what its judge knows.
 const RUNS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("runs");
 /// Id → up to which record it is known, and the incident as JSON.
 const INCIDENTS: TableDefinition<'_, &str, (u64, &str)> = TableDefinition::new("incidents");
@@ -167,7 +163,7 @@ impl StateStore {
     /// What is known of a partition; nothing of one that was never committed.
     ///
     /// # Errors
-    /// [`StoreError::State`], [`StoreError::Damaged`]
+    /// [`StoreError::State`]
     pub fn partition(&self, partition: u32) -> Result<PartitionState, StoreError> {
         let transaction = self.reading()?;
         let failed = |error: redb::Error| self.failed("read", error);
@@ -177,10 +173,8 @@ impl StateStore {
         let mut state = PartitionState { position: position.map_or(0, |position| position.value()), runs: Vec::new() };
         let range = (partition, "")..(partition + 1, "");
         for entry in runs.range(range).map_err(|error| failed(error.into()))? {
-            let (key, packed) = entry.map_err(|error| failed(error.into()))?;
-            let bytes = zstd::bulk::decompress(packed.value(), snapshot_bytes(packed.value()))
-                .map_err(|source| StoreError::Damaged { path: self.path.clone(), what: "snapshot", source })?;
-            state.runs.push(RunSnapshot { run: key.value().1.to_owned(), bytes });
+            let (key, bytes) = entry.map_err(|error| failed(error.into()))?;
+            state.runs.push(RunSnapshot { run: key.value().1.to_owned(), bytes: bytes.value().to_vec() });
         }
         Ok(state)
     }
@@ -258,8 +252,7 @@ impl StateStore {
             transaction.open_table(POSITIONS)?.insert(partition, position)?;
             let mut runs = transaction.open_table(RUNS)?;
             for RunSnapshot { run, bytes } in &commit.runs {
-                let packed = zstd::bulk::compress(bytes, ZSTD_LEVEL).map_err(redb::Error::Io)?;
-                runs.insert((partition, run.as_str()), packed.as_slice())?;
+                runs.insert((partition, run.as_str()), bytes.as_slice())?;
             }
         }
         let mut incidents = transaction.open_table(INCIDENTS)?;
@@ -348,12 +341,6 @@ impl StateStore {
         }
         StoreError::State { act, path: self.path.clone(), source: Box::new(error) }
     }
-}
-
-/// How large a snapshot is, as its compressor noted.
-fn snapshot_bytes(packed: &[u8]) -> usize {
-    let told = zstd::zstd_safe::get_frame_content_size(packed).ok().flatten();
-    told.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0).min(SNAPSHOT_BYTES_MAX)
 }
 
 #[cfg(test)]

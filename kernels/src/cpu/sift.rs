@@ -42,7 +42,19 @@ pub(crate) struct Sifted {
 
 /// Gathers `low <= value <= high`, in order, into `out`, which must be at least as long as `values`.
 #[inline]
-pub(crate) fn sift_closed(
+pub(crate) fn sift_closed(isa: Isa, values: &[f32], measure: Measure, range: [f32; 2], out: &mut [f32]) -> Sifted {
+    sift::<true>(isa, values, measure, range, out)
+}
+
+/// Gathers `low < value < high`, in order, into `out`, and counts the ends apart: ties cannot fill the buffer.
+#[inline]
+pub(crate) fn sift_open(isa: Isa, values: &[f32], measure: Measure, range: [f32; 2], out: &mut [f32]) -> Sifted {
+    sift::<false>(isa, values, measure, range, out)
+}
+
+/// Gathers what lies in the range; with its ends where it is closed.
+#[inline]
+fn sift<const CLOSED: bool>(
     isa: Isa,
     values: &[f32],
     measure: Measure,
@@ -51,47 +63,22 @@ pub(crate) fn sift_closed(
 ) -> Sifted {
     assert!(out.len() >= values.len(), "{} places for {} values", out.len(), values.len());
     match (isa.0, measure) {
-        (Set::Plain, _) => plain::<true>(values, measure, low, high, out),
+        (Set::Plain, _) => plain::<CLOSED>(values, measure, low, high, out),
         // SAFETY: `Isa` proves the instructions; `out` is long enough, checked above.
         #[cfg(target_arch = "x86_64")]
-        (Set::Avx2, Measure::Value) => unsafe { avx2::sift::<true, false>(values, 0.0, low, high, out) },
+        (Set::Avx2, Measure::Value) => unsafe { avx2::sift::<CLOSED, false>(values, 0.0, low, high, out) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (Set::Avx2, Measure::DistanceFrom(center)) => unsafe {
-            avx2::sift::<true, true>(values, center, low, high, out)
+            avx2::sift::<CLOSED, true>(values, center, low, high, out)
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        (Set::Avx512, Measure::Value) => unsafe { avx512::sift::<true, false>(values, 0.0, low, high, out) },
+        (Set::Avx512, Measure::Value) => unsafe { avx512::sift::<CLOSED, false>(values, 0.0, low, high, out) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         (Set::Avx512, Measure::DistanceFrom(center)) => unsafe {
-            avx512::sift::<true, true>(values, center, low, high, out)
-        },
-    }
-}
-
-/// Gathers `low < value < high`, in order, into `out`, and counts the ends apart: ties cannot fill the buffer.
-#[inline]
-pub(crate) fn sift_open(isa: Isa, values: &[f32], measure: Measure, [low, high]: [f32; 2], out: &mut [f32]) -> Sifted {
-    assert!(out.len() >= values.len(), "{} places for {} values", out.len(), values.len());
-    match (isa.0, measure) {
-        (Set::Plain, _) => plain::<false>(values, measure, low, high, out),
-        // SAFETY: `Isa` proves the instructions; `out` is long enough, checked above.
-        #[cfg(target_arch = "x86_64")]
-        (Set::Avx2, Measure::Value) => unsafe { avx2::sift::<false, false>(values, 0.0, low, high, out) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        (Set::Avx2, Measure::DistanceFrom(center)) => unsafe {
-            avx2::sift::<false, true>(values, center, low, high, out)
-        },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        (Set::Avx512, Measure::Value) => unsafe { avx512::sift::<false, false>(values, 0.0, low, high, out) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        (Set::Avx512, Measure::DistanceFrom(center)) => unsafe {
-            avx512::sift::<false, true>(values, center, low, high, out)
+            avx512::sift::<CLOSED, true>(values, center, low, high, out)
         },
     }
 }
