@@ -158,6 +158,12 @@ impl Archive {
         url.or_else(folder).unwrap_or_else(|| self.store.to_string())
     }
 
+    /// The store, and the path in it below which the parts lie: for an engine that reads them itself.
+    #[must_use]
+    pub fn object_store(&self) -> (Arc<dyn ObjectStore>, &Path) {
+        (Arc::clone(&self.store), &self.root)
+    }
+
     /// Stores parts, one after the other; they are durable when this returns.
     ///
     /// A part that is there already is written again: it has the same bytes. So after an error, or a crash, the same

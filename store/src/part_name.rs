@@ -132,8 +132,27 @@ impl PartName {
         (folders.next().is_none() && name.path() == path).then_some(name)
     }
 
+    /// The run of the folder; `None` where the folder does not tell it whole (a name cut to a hash, or no run).
+    #[must_use]
+    pub fn run(&self) -> Option<String> {
+        if self.run_folder == NULL_FOLDER || self.run_folder.contains('~') {
+            return None;
+        }
+        let (mut bytes, mut rest) = (Vec::with_capacity(self.run_folder.len()), self.run_folder.as_bytes());
+        while let Some((first, after)) = rest.split_first() {
+            let escaped = (*first == b'%').then(|| after.get(..2)).flatten();
+            let code = escaped.and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok());
+            bytes.push(code.unwrap_or(*first));
+            rest = if code.is_some() { &after[2..] } else { after };
+        }
+        String::from_utf8(bytes).ok()
+    }
+
     /// The path in a store, below `root`.
-    pub(crate) fn location(&self, root: &Path) -> Result<Path, object_store::path::Error> {
+    ///
+    /// # Errors
+    /// When the store knows no such path.
+    pub fn location(&self, root: &Path) -> Result<Path, object_store::path::Error> {
         if root.as_ref().is_empty() { Path::parse(self.path()) } else { Path::parse(format!("{root}/{}", self.path())) }
     }
 }
@@ -200,6 +219,8 @@ mod tests {
             assert_eq!(PartName::parse(&name.path()), Some(name.clone()), "{run:?}");
             assert!(name.location(&Path::default()).is_ok() && name.run_folder.len() <= RUN_FOLDER_BYTES_MAX);
             assert_eq!(name.path().split('/').count(), 4, "{run:?}");
+            let told = run.filter(|run| run.len() <= RUN_FOLDER_BYTES_MAX).map(str::to_owned);
+            assert_eq!(name.run(), told);
             assert!(folders.insert(name.run_folder), "{run:?} shares a folder");
         }
         assert_eq!(PartName::run_folder(Some("a/b c=d")), "a%2Fb c%3Dd");
