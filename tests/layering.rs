@@ -18,6 +18,7 @@ const PICTURE: &[(&str, &[&str])] = &[
     ("incidents", &["telemetry"]),
     ("simulate", &[]),
     ("store", &["telemetry"]),
+    ("query", &["telemetry", "kernels", "store"]),
 ];
 
 /// Libraries with one home: nobody else of the house may name them.
@@ -26,6 +27,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("arrow", &["ingest", "store", "trainwarden"]),
     ("rdkafka", &["ingest"]),
     ("redb", &["store"]),
+    ("datafusion", &["query"]),
+    ("landlock", &["query"]),
+    ("seccompiler", &["query"]),
     ("object_store", &["store"]),
     ("clap", &["trainwarden"]),
     ("anyhow", &["trainwarden"]),
