@@ -46,6 +46,13 @@ pub enum Command {
     /// List what a service has found
     #[command(after_help = "Example: trainwarden incidents list --data ./trainwarden-data --output json")]
     Incidents(IncidentsArgs),
+    /// Ask anything of what was recorded, in SQL
+    #[cfg(feature = "sql")]
+    Sql(SqlArgs),
+    /// The process that answers one question: reads it from standard input
+    #[cfg(feature = "sql")]
+    #[command(name = "sql-answer", hide = true)]
+    SqlAnswer,
     /// Say what is wrong with a configuration
     Check(CheckArgs),
     /// List the detectors: what each watches and what it can find
@@ -143,6 +150,98 @@ pub struct IncidentsFrom {
     pub output: Output,
 }
 
+/// Arguments of `sql`.
+#[cfg(feature = "sql")]
+#[derive(Debug, Args)]
+#[command(after_help = "Example: trainwarden sql -c \"select run, metric, count(*) from samples group by 1, 2\"")]
+pub struct SqlArgs {
+    /// A statement, or several with semicolons; repeatable. Without any: a prompt, or standard input
+    #[arg(short, long, value_name = "SQL")]
+    pub command: Vec<String>,
+    /// A file of statements; repeatable
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Vec<PathBuf>,
+    /// A saved question; without a name they are listed
+    #[arg(long, value_name = "NAME", num_args = 0..=1)]
+    pub saved: Option<Option<String>>,
+    /// What a saved question asks about, as in `digest=5f3a`; repeatable
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_param, requires = "saved")]
+    pub param: Vec<(String, String)>,
+    /// The folder of a service, running or not [default: ./trainwarden-data]
+    #[arg(long, value_name = "DIR", conflicts_with = "run_folder")]
+    pub data: Option<PathBuf>,
+    /// The folder of the archive, where it is not in the data folder
+    #[arg(long, value_name = "DIR", conflicts_with = "run_folder")]
+    pub archive: Option<PathBuf>,
+    /// Ask a running service
+    #[arg(long, value_name = "URL", conflicts_with_all = ["data", "archive", "run_folder"])]
+    pub url: Option<String>,
+    /// Ask of a run folder instead; repeatable
+    #[arg(long, value_name = "PATH")]
+    pub run_folder: Vec<PathBuf>,
+    /// Form of the answer
+    #[arg(long, visible_alias = "output", value_enum, default_value = "table", value_name = "FORMAT")]
+    pub format: SqlFormat,
+    /// Rows that a table shows; `inf` for all
+    #[arg(long, value_name = "N", default_value = "40")]
+    pub maxrows: String,
+    /// Print the answers alone
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Memory of one question, in MiB
+    #[arg(short, long = "memory-limit", value_name = "MIB", default_value = "4096")]
+    pub memory_mb: u64,
+    /// Seconds of one question
+    #[arg(long, value_name = "SECONDS", default_value = "3600")]
+    pub time_limit: u64,
+}
+
+#[cfg(feature = "sql")]
+impl SqlArgs {
+    /// Rows that a table shows.
+    ///
+    /// # Errors
+    /// When it is neither a number nor `inf`.
+    pub fn rows_max(&self) -> anyhow::Result<usize> {
+        match self.maxrows.as_str() {
+            "inf" | "infinite" | "none" => Ok(usize::MAX),
+            number => number.parse().map_err(|_| anyhow::anyhow!("--maxrows takes a number or `inf`, not `{number}`")),
+        }
+    }
+}
+
+/// Form of an answer.
+#[cfg(feature = "sql")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SqlFormat {
+    /// A frame of lines.
+    Table,
+    /// Comma-separated values.
+    Csv,
+    /// Tab-separated values.
+    Tsv,
+    /// An array of objects.
+    Json,
+    /// An object a line.
+    NdJson,
+    /// A stream of Arrow IPC.
+    Arrow,
+}
+
+#[cfg(feature = "sql")]
+impl From<SqlFormat> for trainwarden_query::Form {
+    fn from(format: SqlFormat) -> Self {
+        match format {
+            SqlFormat::Table => Self::Table,
+            SqlFormat::Csv => Self::Csv,
+            SqlFormat::Tsv => Self::Tsv,
+            SqlFormat::Json => Self::Json,
+            SqlFormat::NdJson => Self::NdJson,
+            SqlFormat::Arrow => Self::Arrow,
+        }
+    }
+}
+
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: trainwarden check --config /etc/trainwarden.toml")]
@@ -153,6 +252,14 @@ pub struct CheckArgs {
     /// Print the JSON Schema of a configuration instead
     #[arg(long)]
     pub schema: bool,
+}
+
+#[cfg(feature = "sql")]
+fn parse_param(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is no NAME=VALUE, such as digest=5f3a")),
+    }
 }
 
 fn parse_speed(text: &str) -> Result<f64, String> {

@@ -48,6 +48,10 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Serve(args) => run_serve(&args),
         Command::Send(args) => run_send(&args),
         Command::Incidents(args) => run_incidents(args),
+        #[cfg(feature = "sql")]
+        Command::Sql(args) => crate::sql::run(&args),
+        #[cfg(feature = "sql")]
+        Command::SqlAnswer => trainwarden_query::answer_stdin().map(|()| ExitCode::SUCCESS).map_err(Into::into),
         Command::Check(args) => run_check(&args),
         Command::Detectors(args) => run_detectors(&args),
     }
@@ -61,6 +65,8 @@ pub fn exit_code_of(error: &anyhow::Error) -> ExitCode {
         .or(error.downcast_ref::<ImportError>().map(ImportError::fault))
         .or(error.downcast_ref::<SourceError>().map(SourceError::fault))
         .or(error.downcast_ref::<StoreError>().map(StoreError::fault));
+    #[cfg(feature = "sql")]
+    let fault = fault.or(crate::sql::query_error(error).map(trainwarden_query::QueryError::fault));
     let is_outside = fault == Some(Fault::Outside) || error.downcast_ref::<io::Error>().is_some();
     ExitCode::from(if is_outside { EXIT_OUTSIDE } else { EXIT_USAGE })
 }

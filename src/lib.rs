@@ -21,3 +21,5 @@ pub mod scorecard;
 pub mod send;
 pub mod serve;
 pub mod simulation;
+#[cfg(feature = "sql")]
+pub mod sql;

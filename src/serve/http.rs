@@ -34,6 +34,8 @@ pub(super) struct Front {
     pub(super) store: Arc<StateStore>,
     pub(super) publisher: Arc<dyn Publisher>,
     pub(super) admission: Arc<Admission>,
+    #[cfg(feature = "sql")]
+    pub(super) sql: Router,
 }
 
 /// Answers until `stopping` is done.
@@ -59,7 +61,7 @@ pub(super) async fn answer(
 }
 
 async fn router(front: Front) -> Result<Router> {
-    let Front { desk, store, publisher, admission } = front;
+    let Front { desk, store, publisher, admission, .. } = front;
     let (health, health_service) = tonic_health::server::health_reporter();
     let ingest = IngestService::new(Arc::clone(&publisher), admission);
     let incidents = IncidentsService::new(store, Arc::clone(&desk), publisher);
@@ -81,6 +83,8 @@ async fn router(front: Front) -> Result<Router> {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_page))
         .with_state(desk);
+    #[cfg(feature = "sql")]
+    let plain = plain.merge(front.sql);
     Ok(grpc.into_axum_router().merge(plain))
 }
 

@@ -7,6 +7,8 @@ mod handover;
 mod http;
 mod incidents_service;
 mod ingest_service;
+#[cfg(feature = "sql")]
+mod sql;
 mod worker;
 
 use std::fs;
@@ -133,6 +135,8 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
         store: Arc::clone(&store),
         publisher: Arc::clone(&publisher),
         admission: Arc::new(admission.clone()),
+        #[cfg(feature = "sql")]
+        sql: sql::routes(config, Arc::clone(&store))?,
     };
     #[cfg(feature = "kafka")]
     let follower = parts.handover.as_ref().map(handover::Handover::follow).transpose()?.map(|follower| {
