@@ -68,6 +68,34 @@ impl Service {
         assert!(self.child.wait().expect("it was ours").success(), "it stops in peace");
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether its process still runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("it was ours").is_none()
+    }
+
+    /// What it answers to a question in SQL: status, and body as bytes; 0 where it closes without a word.
+    pub(crate) fn ask(&self, sql: &str, accept: &str) -> (u16, Vec<u8>) {
+        let mut stream = TcpStream::connect(self.address).expect("it answers");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout is set");
+        let (path, length) = ("/api/v1/sql", sql.len());
+        let head = format!("Host: localhost\r\nConnection: close\r\nContent-Type: application/sql\r\nAccept: {accept}");
+        write!(stream, "POST {path} HTTP/1.0\r\n{head}\r\nContent-Length: {length}\r\n\r\n").expect("sent");
+        // It may refuse a body that is too large before it has read it.
+        let _ = stream.write_all(sql.as_bytes());
+        let mut answer = Vec::new();
+        // What was read before a reset is what there is.
+        let _ = stream.read_to_end(&mut answer);
+        let Some(split) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { return (0, answer) };
+        let head = String::from_utf8_lossy(&answer[..split]).into_owned();
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+        (status, answer[split + 4..].to_vec())
+    }
+
     /// What it answers to a GET: status line and body.
     pub(crate) fn get(&self, path: &str) -> Option<(String, String)> {
         let mut stream = TcpStream::connect(self.address).ok()?;
