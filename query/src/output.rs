@@ -213,6 +213,7 @@ fn json_of(cells: &dyn Array, row: usize) -> Value {
         return Value::Null;
     }
     match cells.data_type() {
+        DataType::Null => Value::Null,
         DataType::Boolean => Value::Bool(cells.as_boolean().value(row)),
         DataType::Int8 => cells.as_primitive::<Int8Type>().value(row).into(),
         DataType::Int16 => cells.as_primitive::<Int16Type>().value(row).into(),

@@ -122,7 +122,10 @@ impl Archive {
         let Some(url) = options.url.clone() else {
             let folder = options.path.clone().unwrap_or_else(|| data.join(FOLDER));
             let failed = |source| ArchiveError::CreateFolder { path: folder.clone(), source };
-            std::fs::create_dir_all(&folder).map_err(failed)?;
+            // Who may only read asks for no more than that.
+            if !folder.is_dir() {
+                std::fs::create_dir_all(&folder).map_err(failed)?;
+            }
             let folder = std::fs::canonicalize(&folder).map_err(failed)?;
             let store = LocalFileSystem::new_with_prefix(&folder).map_err(|source| ArchiveError::BadPlace {
                 place: folder.display().to_string(),
