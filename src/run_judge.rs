@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 use trainwarden_detect::Budget;
 use trainwarden_ingest::wire::{FrameError, OpenedFrame, Seen, Sight};
 use trainwarden_ingest::{Counts, Feed, LogClock, LogPart, Membership};
@@ -21,7 +22,7 @@ const NAMES_MAX: usize = 1 << 16;
 /// Of a snapshot: it is taken every few seconds, and speed matters more than the last percent.
 const ZSTD_LEVEL: i32 = 1;
 /// Version of a snapshot. Another one is not read: the log is judged again from its oldest record.
-const SNAPSHOT_VERSION: u8 = 1;
+const SNAPSHOT_VERSION: u8 = 2;
 
 /// What was counted of the frames of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +59,7 @@ struct RunLogState {
     /// How many changes were told.
     told: u64,
     /// Everything before the end was judged, should the input go on after all.
-    before_end: Option<Vec<u8>>,
+    before_end: Option<ByteBuf>,
     /// What the end left.
     at_end: Vec<Incident>,
 }
@@ -72,7 +73,7 @@ struct Judging {
 #[derive(Serialize, Deserialize)]
 struct Snapshot {
     log: RunLogState,
-    judging: Option<Vec<u8>>,
+    judging: Option<ByteBuf>,
 }
 
 impl RunJudge {
@@ -182,7 +183,7 @@ impl RunJudge {
     /// # Errors
     /// When a state does not serialise (a bug).
     pub fn snapshot(&mut self) -> Result<Vec<u8>> {
-        let judging = self.judging.as_mut().map(Judging::snapshot).transpose()?;
+        let judging = self.judging.as_mut().map(Judging::snapshot).transpose()?.map(ByteBuf::from);
         let plain = rmp_serde::to_vec_named(&Snapshot { log: self.log.clone(), judging })
             .context("the state of a run does not serialise")?;
         let packed = zstd::bulk::compress(&plain, ZSTD_LEVEL).context("the state of a run does not compress")?;
@@ -209,7 +210,7 @@ impl RunJudge {
     fn end(&mut self) -> Vec<Change> {
         let Some(mut judging) = self.judging.take() else { return Vec::new() };
         // What serialised a moment ago in every commit does so now.
-        self.log.before_end = Some(judging.snapshot().expect("the state of a run serialises"));
+        self.log.before_end = Some(judging.snapshot().expect("the state of a run serialises").into());
         let rest = judging.feed.finish();
         let mut changes = push_part(&mut judging.pipeline, rest, judging.feed.names());
         changes.extend(judging.pipeline.finish());
@@ -259,12 +260,12 @@ impl Judging {
     }
 
     fn snapshot(&mut self) -> Result<Vec<u8>> {
-        let state = (&self.feed, self.pipeline.snapshot()?);
+        let state = (&self.feed, ByteBuf::from(self.pipeline.snapshot()?));
         rmp_serde::to_vec(&state).context("the state of a run does not serialise")
     }
 
     fn restore(bytes: &[u8]) -> Result<Self> {
-        let (feed, pipeline): (Feed, Vec<u8>) =
+        let (feed, pipeline): (Feed, ByteBuf) =
             rmp_serde::from_slice(bytes).context("the snapshot of a run is damaged")?;
         Ok(Self { feed, pipeline: Pipeline::restore(&pipeline)? })
     }
@@ -272,5 +273,5 @@ impl Judging {
 
 fn push_part(pipeline: &mut Pipeline, part: LogPart, names: &trainwarden_ingest::Names) -> Vec<Change> {
     pipeline.tell(part.membership);
-    part.records.iter().flat_map(|record| pipeline.push(record, names)).collect()
+    part.rows.records().flat_map(|record| pipeline.push(&record, names)).collect()
 }

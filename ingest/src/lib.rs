@@ -2,6 +2,7 @@
 
 mod align;
 mod batch;
+mod bucket;
 mod cell;
 mod clock;
 mod columns;
@@ -33,7 +34,7 @@ mod write_file;
 pub use align::{Aligner, Counts, Membership};
 pub use embedded::{EmbeddedLog, EmbeddedOptions, EmbeddedSource, LogTime};
 pub use error::IngestError;
-pub use feed::{Feed, LogPart};
+pub use feed::{Feed, LogPart, LogRows};
 pub use log::{Log, RunLog};
 pub use reject::{Place, Reject, Rejects, reason};
 pub use row::{CollectiveRow, DigestRow, LogClock, NO_TIME, NO_U32, NO_U64, NameId, Names, Record, Row, SampleRow};
