@@ -46,6 +46,10 @@ pub enum Command {
     /// List what a service has found
     #[command(after_help = "Example: trainwarden incidents list --data ./trainwarden-data --output json")]
     Incidents(IncidentsArgs),
+    /// Say that somebody looks after an incident
+    Ack(AckArgs),
+    /// Tell the log of a run what is planned or was changed; a planned pause is no silence
+    Annotate(AnnotateArgs),
     /// Say what is wrong with a configuration
     Check(CheckArgs),
     /// List the detectors: what each watches and what it can find
@@ -143,6 +147,58 @@ pub struct IncidentsFrom {
     pub output: Output,
 }
 
+/// Where a running service is, and who speaks.
+#[derive(Debug, Args)]
+pub struct ActArgs {
+    /// The folder of a running service [default: ./trainwarden-data]
+    #[arg(long, value_name = "DIR", conflicts_with = "url")]
+    pub data: Option<PathBuf>,
+    /// A running service
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Who does it [default: the user's name]
+    #[arg(long = "as", value_name = "NAME")]
+    pub actor: Option<String>,
+}
+
+/// Arguments of `ack`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: trainwarden ack inc_7f3a12… --reason \"replacing the node\"")]
+pub struct AckArgs {
+    /// Id of the incident
+    #[arg(value_name = "INCIDENT")]
+    pub id: String,
+    /// What is done about it
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Where, and who
+    #[command(flatten)]
+    pub act: ActArgs,
+}
+
+/// Arguments of `annotate`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: trainwarden annotate llm-7b \"switch maintenance\" --pause-until 2026-01-31T14:00:00Z"
+)]
+pub struct AnnotateArgs {
+    /// The run
+    #[arg(value_name = "RUN")]
+    pub run: String,
+    /// What is planned or was changed
+    #[arg(value_name = "TEXT")]
+    pub text: String,
+    /// The run pauses until then: 2026-01-31T12:00:00Z, or nanoseconds since the epoch
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub pause_until: Option<i64>,
+    /// ... from then on [default: now]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, requires = "pause_until")]
+    pub pause_from: Option<i64>,
+    /// Where, and who
+    #[command(flatten)]
+    pub act: ActArgs,
+}
+
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: trainwarden check --config /etc/trainwarden.toml")]
@@ -162,7 +218,11 @@ fn parse_speed(text: &str) -> Result<f64, String> {
     }
 }
 
-fn parse_time(text: &str) -> Result<i64, String> {
+/// A time as people and programs write it, in nanoseconds since the epoch.
+///
+/// # Errors
+/// When the text is none; says what one looks like.
+pub fn parse_time(text: &str) -> Result<i64, String> {
     let nanoseconds = text.parse::<i64>().ok().or_else(|| trainwarden_ingest::import::parse_timestamp(text));
     nanoseconds.ok_or_else(|| format!("`{text}` is no time, such as 2026-01-31T12:00:00Z"))
 }

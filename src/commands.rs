@@ -13,9 +13,10 @@ use trainwarden_ingest::{FolderWriter, IngestError, Publisher, SourceError};
 use trainwarden_store::StoreError;
 use trainwarden_telemetry::Fault;
 
+use crate::act::{self, Note, Person};
 use crate::cli::{
-    CheckArgs, Cli, Command, DemoArgs, DetectorsArgs, ImportArgs, ImportCommand, ImportSeriesArgs, ImportWideArgs,
-    IncidentsArgs, IncidentsCommand, ReplayArgs, SendArgs, ServeArgs, SimulateArgs,
+    AckArgs, ActArgs, AnnotateArgs, CheckArgs, Cli, Command, DemoArgs, DetectorsArgs, ImportArgs, ImportCommand,
+    ImportSeriesArgs, ImportWideArgs, IncidentsArgs, IncidentsCommand, ReplayArgs, SendArgs, ServeArgs, SimulateArgs,
 };
 use crate::client::GrpcPublisher;
 use crate::config::Config;
@@ -48,6 +49,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Serve(args) => run_serve(&args),
         Command::Send(args) => run_send(&args),
         Command::Incidents(args) => run_incidents(args),
+        Command::Ack(args) => run_ack(&args),
+        Command::Annotate(args) => run_annotate(&args),
         Command::Check(args) => run_check(&args),
         Command::Detectors(args) => run_detectors(&args),
     }
@@ -104,6 +107,28 @@ fn publisher(args: &SendArgs) -> Result<Box<dyn Publisher>> {
         return Ok(Box::new(KafkaPublisher::open(&options)?));
     }
     Ok(Box::new(GrpcPublisher::connect(args.url.as_deref().expect("clap requires it"))?))
+}
+
+fn run_ack(args: &AckArgs) -> Result<ExitCode> {
+    let receipt = act::acknowledge(&person(&args.act), &args.id, args.reason.as_deref().unwrap_or_default())?;
+    print(|out| writeln!(out, "{} is acknowledged ({receipt})", args.id))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_annotate(args: &AnnotateArgs) -> Result<ExitCode> {
+    let note = Note { text: &args.text, pause_from: args.pause_from, pause_until: args.pause_until };
+    note.check()?;
+    let receipt = act::annotate(&person(&args.act), &args.run, &note)?;
+    print(|out| writeln!(out, "`{}` has the note ({receipt})", args.run))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn person(args: &ActArgs) -> Person {
+    let data = args.data.as_deref().unwrap_or(Path::new("./trainwarden-data"));
+    let place = args.url.clone().map_or_else(|| Place::find(data), Place::Service);
+    // Without a name the event has no actor.
+    let name = args.actor.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_default();
+    Person { place, name }
 }
 
 fn run_incidents(args: IncidentsArgs) -> Result<ExitCode> {

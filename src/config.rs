@@ -8,13 +8,22 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use trainwarden_store::ArchiveOptions;
 
+use crate::client;
+use crate::serve::access::TokenConfig;
+
 /// Names of the environment that override the file: `TRAINWARDEN_LISTEN`, `TRAINWARDEN_LOG__PARTITIONS`.
 const ENVIRONMENT_PREFIX: &str = "TRAINWARDEN_";
 /// Between the name of a section and a key.
 const SECTION_SEPARATOR: &str = "__";
 /// Names of the environment with our prefix that are not configuration: collectors write and read them.
-const NOT_CONFIGURATION: [&str; 4] =
-    ["TRAINWARDEN_ATTEMPT", "TRAINWARDEN_RUN", "TRAINWARDEN_RANK", "TRAINWARDEN_LOGGING"];
+const NOT_CONFIGURATION: [&str; 6] = [
+    "TRAINWARDEN_ATTEMPT",
+    "TRAINWARDEN_RUN",
+    "TRAINWARDEN_RANK",
+    "TRAINWARDEN_LOGGING",
+    client::TOKEN_FILE,
+    client::CA_FILE,
+];
 
 /// What `serve` can be told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -35,6 +44,11 @@ pub struct Config {
     pub ingest: IngestConfig,
     /// Where telemetry is kept as Parquet.
     pub archive: ArchiveOptions,
+    /// Who may do what on the port.
+    pub access: AccessConfig,
+    /// What the port is encrypted with; without it plain, on loopback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsConfig>,
 }
 
 /// The embedded log.
@@ -57,6 +71,25 @@ pub struct IngestConfig {
     /// Whose signatures count. With one key here, every frame needs a signature of a key here.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<KeyConfig>,
+}
+
+/// Who may do what.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessConfig {
+    /// Bearer tokens; with one here every answer but `/livez` and `/readyz` needs one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<TokenConfig>,
+}
+
+/// What the port is encrypted with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// PEM file of the certificate and those that vouch for it, its own first.
+    pub certificate: PathBuf,
+    /// PEM file of its secret key.
+    pub key: PathBuf,
 }
 
 /// A sender's public key.
@@ -82,6 +115,8 @@ impl Default for Config {
             kafka: None,
             ingest: IngestConfig::default(),
             archive: ArchiveOptions::default(),
+            access: AccessConfig::default(),
+            tls: None,
         }
     }
 }
@@ -137,12 +172,15 @@ impl Config {
     /// # Errors
     /// Names the key, its value, and what is accepted.
     pub fn check(&self) -> Result<()> {
-        if !self.listen.ip().is_loopback() {
+        if !self.listen.ip().is_loopback() && (self.tls.is_none() || self.access.tokens.is_empty()) {
             bail!(
-                "`listen` is {}: only loopback is served, because answers are neither encrypted nor asked for a token \
-                 yet; put a proxy with TLS before it",
+                "`listen` is {}: beyond loopback answers must be encrypted and asked for with a token: set `tls` and \
+                 `access.tokens`",
                 self.listen
             );
+        }
+        if cfg!(not(feature = "tls")) && self.tls.is_some() {
+            bail!("`tls`: this program was built without TLS; build it with its default features");
         }
         if self.log.partitions == 0 || self.log.partitions > 1024 {
             bail!("`log.partitions` is {}: accepted are 1 to 1024", self.log.partitions);
@@ -243,7 +281,7 @@ mod tests {
     fn wrong_values_say_what_is_accepted() {
         for (text, expected) in [
             ("[log]\npartitions = 0\n", "accepted are 1 to 1024"),
-            ("listen = \"0.0.0.0:7788\"\n", "only loopback"),
+            ("listen = \"0.0.0.0:7788\"\n", "set `tls` and `access.tokens`"),
             ("[[ingest.keys]]\nsender = \"n1\"\nkey = \"abc\"\n", "`n1` is not hexadecimal"),
             ("[[ingest.keys]]\nsender = \"n1\"\nkey = \"abcd\"\n", "32 bytes"),
         ] {

@@ -2,6 +2,7 @@
 
 #![expect(unused_crate_dependencies, reason = "what this target does not use serves another one of the package")]
 
+pub mod act;
 pub mod cli;
 pub mod client;
 pub mod commands;

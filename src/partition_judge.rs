@@ -184,7 +184,7 @@ impl PartitionJudge {
         }
         let run = RunId::new(&frame.envelope.run);
         if !self.runs.contains_key(&run) {
-            self.runs.insert(run.clone(), RunJudge::new(&run, &frame)?);
+            self.runs.insert(run.clone(), RunJudge::new(&run));
         }
         let judge = self.runs.get_mut(&run).expect("inserted above");
         let first = judge.told();

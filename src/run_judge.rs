@@ -1,15 +1,17 @@
 //! Judges one run from the frames of its log: what `serve` keeps of a run, and writes down.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use trainwarden_detect::Budget;
+use trainwarden_incidents::acknowledge;
 use trainwarden_ingest::wire::{FrameError, OpenedFrame, Seen, Sight};
 use trainwarden_ingest::{Counts, Feed, LogClock, LogPart, Membership};
 use trainwarden_proto::v1::Mark;
-use trainwarden_telemetry::{Change, Incident, RunId};
+use trainwarden_telemetry::{Change, Event, Incident, RunId};
 
 use crate::pipeline::Pipeline;
 
@@ -41,13 +43,15 @@ pub struct FrameCounts {
 pub struct RunJudge {
     run: RunId,
     log: RunLogState,
-    /// Nothing where the input has ended: then `log.before_end` has it.
+    /// Nothing before the first telemetry, and where the input has ended: then `log.before_end` has it.
     judging: Option<Judging>,
 }
 
 /// What is known of the log of the run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct RunLogState {
+    /// Telemetry has come.
+    has_begun: bool,
     /// What log time counts, where rows carry their own.
     backfill: Option<LogClock>,
     /// The next offset that is not known: a worker that takes over may know some runs further than others.
@@ -62,6 +66,8 @@ struct RunLogState {
     before_end: Option<ByteBuf>,
     /// What the end left.
     at_end: Vec<Incident>,
+    /// What people did that no judging knows yet: before the first telemetry, or since the end.
+    acts: Vec<Arc<Event>>,
 }
 
 struct Judging {
@@ -77,14 +83,10 @@ struct Snapshot {
 }
 
 impl RunJudge {
-    /// A judge of a run of which the first frame has come.
-    ///
-    /// # Errors
-    /// [`FrameError`] when the frame does not say what its log time counts.
-    pub fn new(run: &RunId, first: &OpenedFrame) -> Result<Self, FrameError> {
-        let backfill = first.backfill()?;
-        let judging = Some(Judging::new(run, backfill));
-        Ok(Self { run: run.clone(), log: RunLogState { backfill, ..RunLogState::default() }, judging })
+    /// A judge of a run of which nothing has come.
+    #[must_use]
+    pub fn new(run: &RunId) -> Self {
+        Self { run: run.clone(), log: RunLogState::default(), judging: None }
     }
 
     /// Takes a frame of the run in; gives what changed by it. One that was taken before changes nothing.
@@ -98,9 +100,13 @@ impl RunJudge {
         if offset < self.log.next {
             return Ok(Vec::new());
         }
+        if frame.envelope.mark() == Mark::Act {
+            return self.take_act(frame, place);
+        }
         let table = frame.table()?;
         let batches = frame.batches()?;
         let envelope = &frame.envelope;
+        self.begin(frame)?;
         self.log.next = offset + 1;
         let sight = self.log.senders.entry(envelope.sender.clone()).or_default().note(envelope.sequence, frame.hash);
         let is_recorded = self.log.backfill.is_some();
@@ -118,6 +124,7 @@ impl RunJudge {
         if let Some(table) = table {
             self.log.counts.rows_set_aside += judging.feed.take(table, &self.run.0, &batches);
         }
+        std::mem::take(&mut self.log.acts).into_iter().for_each(|act| judging.feed.act(act));
         if envelope.mark() == Mark::End {
             self.log.ends.insert(envelope.sender.clone(), envelope.sequence);
         }
@@ -127,6 +134,40 @@ impl RunJudge {
         }
         self.log.told += changes.len() as u64;
         Ok(changes)
+    }
+
+    /// What a person did. It is no telemetry: a run that has ended stays ended, and one that has not begun does not begin.
+    fn take_act(&mut self, frame: &OpenedFrame, (offset, append_time): (u64, i64)) -> Result<Vec<Change>, FrameError> {
+        let acts = frame.events()?;
+        self.log.next = offset + 1;
+        self.log.counts.frames += 1;
+        let mut changes = Vec::new();
+        if let Some(judging) = &mut self.judging {
+            if self.log.backfill.is_none() {
+                judging.feed.arrive(append_time);
+            }
+            acts.into_iter().for_each(|act| judging.feed.act(act));
+            changes = judging.release();
+        } else {
+            let acknowledged = acts.iter().filter(|act| act.kind == "ack").filter_map(|act| act.subject.as_ref());
+            for id in acknowledged {
+                let incident = self.log.at_end.iter_mut().find(|incident| incident.id.0 == *id);
+                changes.extend(incident.and_then(acknowledge));
+            }
+            self.log.acts.extend(acts);
+        }
+        self.log.told += changes.len() as u64;
+        Ok(changes)
+    }
+
+    /// The first telemetry of the run says what its log time counts.
+    fn begin(&mut self, first: &OpenedFrame) -> Result<(), FrameError> {
+        if !self.log.has_begun {
+            self.log.backfill = first.backfill()?;
+            self.log.has_begun = true;
+            self.judging = Some(Judging::new(&self.run, self.log.backfill));
+        }
+        Ok(())
     }
 
     /// The log's own time goes on; it is that of live runs only.
@@ -146,7 +187,7 @@ impl RunJudge {
     /// True for a run whose rows are judged as they are appended.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.log.backfill.is_none()
+        self.log.has_begun && self.log.backfill.is_none()
     }
 
     /// Every incident of the run as it stands.
@@ -275,3 +316,6 @@ fn push_part(pipeline: &mut Pipeline, part: LogPart, names: &trainwarden_ingest:
     pipeline.tell(part.membership);
     part.rows.records().flat_map(|record| pipeline.push(&record, names)).collect()
 }
+
+#[cfg(test)]
+mod tests;

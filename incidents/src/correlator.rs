@@ -122,11 +122,7 @@ impl Correlator {
     fn acknowledge(&mut self, event: &Event) -> Vec<Change> {
         let Some(subject) = &event.subject else { return Vec::new() };
         let Some(entry) = self.entries.get_mut(&IncidentId(subject.clone())) else { return Vec::new() };
-        if entry.incident.state != State::Open {
-            return Vec::new();
-        }
-        entry.incident.state = State::Acknowledged;
-        vec![change(ChangeKind::Acknowledged, entry)]
+        acknowledge(&mut entry.incident).into_iter().collect()
     }
 
     fn take_checkpoint(&mut self, seen: &Observation) -> Vec<Change> {
@@ -589,6 +585,15 @@ fn add_evidence(known: &mut Vec<Evidence>, more: &[Evidence]) {
             _ => {}
         }
     }
+}
+
+/// A person has seen an incident; nothing where it is not open any more, or was seen before.
+pub fn acknowledge(incident: &mut Incident) -> Option<Change> {
+    if incident.state != State::Open {
+        return None;
+    }
+    incident.state = State::Acknowledged;
+    Some(Change { change: ChangeKind::Acknowledged, incident: incident.clone() })
 }
 
 fn change(kind: ChangeKind, entry: &Entry) -> Change {

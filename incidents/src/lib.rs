@@ -9,4 +9,4 @@ mod correlator;
 mod id;
 mod limits;
 
-pub use correlator::Correlator;
+pub use correlator::{Correlator, acknowledge};

@@ -108,6 +108,11 @@ impl Feed {
         self.newest = self.newest.max(log_time);
     }
 
+    /// Takes in what a person did: it stands where the log has come to, whatever clock the rows have.
+    pub fn act(&mut self, event: Arc<Event>) {
+        RunPart::event(self, (NO_TIME, event));
+    }
+
     /// Rows that came when later ones had been released already.
     #[must_use]
     pub fn late(&self) -> u64 {

@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::Listener;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 use trainwarden_ingest::Publisher;
@@ -19,6 +20,8 @@ use trainwarden_proto::v1::incidents_server::IncidentsServer;
 use trainwarden_proto::v1::ingest_server::IngestServer;
 use trainwarden_store::StateStore;
 
+use super::access::{self, Access};
+use super::api;
 use super::desk::{Desk, Health};
 use super::incidents_service::IncidentsService;
 use super::ingest_service::IngestService;
@@ -34,6 +37,9 @@ pub(super) struct Front {
     pub(super) store: Arc<StateStore>,
     pub(super) publisher: Arc<dyn Publisher>,
     pub(super) admission: Arc<Admission>,
+    pub(super) access: Access,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<tokio_rustls::TlsAcceptor>,
 }
 
 /// Answers until `stopping` is done.
@@ -42,7 +48,19 @@ pub(super) async fn answer(
     front: Front,
     stopping: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    let router = router(front).await?;
+    #[cfg(feature = "tls")]
+    if let Some(acceptor) = front.tls.clone() {
+        let listener = super::tls::TlsListener::start(listener, acceptor)?;
+        return answer_on(listener, router(front).await?, stopping).await;
+    }
+    answer_on(listener, router(front).await?, stopping).await
+}
+
+async fn answer_on<L: Listener<Addr: std::fmt::Debug>>(
+    listener: L,
+    router: Router,
+    stopping: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let server = axum::serve(listener, router).with_graceful_shutdown(async {
         // A dropped sender is as good as a word.
@@ -59,10 +77,11 @@ pub(super) async fn answer(
 }
 
 async fn router(front: Front) -> Result<Router> {
-    let Front { desk, store, publisher, admission } = front;
+    let Front { desk, store, publisher, admission, access, .. } = front;
     let (health, health_service) = tonic_health::server::health_reporter();
     let ingest = IngestService::new(Arc::clone(&publisher), admission);
     let incidents = IncidentsService::new(store, Arc::clone(&desk), publisher);
+    let api = api::router(incidents.clone());
     health.set_serving::<IngestServer<IngestService>>().await;
     health.set_serving::<IncidentsServer<IncidentsService>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -81,7 +100,8 @@ async fn router(front: Front) -> Result<Router> {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_page))
         .with_state(desk);
-    Ok(grpc.into_axum_router().merge(plain))
+    let guard = axum::middleware::from_fn_with_state(Arc::new(access), access::guard);
+    Ok(grpc.into_axum_router().merge(plain).merge(api).layer(guard))
 }
 
 /// 200 when log and store work, else 503; `?verbose` says what each is.

@@ -1,5 +1,7 @@
 //! `serve`: the pipeline as a service. The log is read by one thread that judges; everything else answers.
 
+pub mod access;
+mod api;
 mod archiver;
 pub mod desk;
 #[cfg(feature = "kafka")]
@@ -7,6 +9,8 @@ mod handover;
 mod http;
 mod incidents_service;
 mod ingest_service;
+#[cfg(feature = "tls")]
+mod tls;
 mod worker;
 
 use std::fs;
@@ -24,6 +28,7 @@ use trainwarden_ingest::kafka::KafkaOptions;
 use trainwarden_ingest::{EmbeddedLog, EmbeddedOptions, Publisher, Source};
 use trainwarden_store::{Archive, StateStore};
 
+use self::access::Access;
 use self::archiver::{Archiver, ArchiverParts};
 use self::desk::Desk;
 use self::worker::{Worker, WorkerParts};
@@ -133,6 +138,9 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
         store: Arc::clone(&store),
         publisher: Arc::clone(&publisher),
         admission: Arc::new(admission.clone()),
+        access: Access::open(&config.access.tokens, admission.keys.is_required())?,
+        #[cfg(feature = "tls")]
+        tls: config.tls.as_ref().map(tls::acceptor).transpose()?,
     };
     #[cfg(feature = "kafka")]
     let follower = parts.handover.as_ref().map(handover::Handover::follow).transpose()?.map(|follower| {

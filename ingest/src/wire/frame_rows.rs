@@ -1,7 +1,9 @@
 //! The rows of a frame, into the feed of its run.
 
+use std::sync::Arc;
+
 use arrow::array::{ArrayRef, RecordBatch};
-use trainwarden_telemetry::{Column, Table};
+use trainwarden_telemetry::{Column, Event, Table};
 
 use super::{FrameError, OpenedFrame, payload};
 use crate::batch::{Batch, Data, TextColumn};
@@ -9,7 +11,7 @@ use crate::columns::{batch_of, drop_rows};
 use crate::read_parquet::fits;
 use crate::run_part::{RunPart, Runs, take_rows};
 use crate::run_rows::TimedEvent;
-use crate::{Feed, limits};
+use crate::{Feed, Record, Row, limits};
 
 impl OpenedFrame {
     /// The rows as Arrow batches with the columns that were sent; none for a frame without rows.
@@ -26,6 +28,19 @@ impl OpenedFrame {
         }
         batches.iter().try_for_each(|batch| check_schema(table, batch))?;
         Ok(batches)
+    }
+
+    /// The events of a frame of events, in the order of their times.
+    ///
+    /// # Errors
+    /// [`FrameError`]: the frame is to be set aside, whole.
+    pub fn events(&self) -> Result<Vec<Arc<Event>>, FrameError> {
+        let mut feed = Feed::new(1);
+        if self.table()? == Some(Table::Events) {
+            feed.take(Table::Events, &self.envelope.run, &self.batches()?);
+        }
+        let event = |record: Record| if let Row::Event(event) = record.row { Some(event) } else { None };
+        Ok(feed.finish().rows.records().filter_map(event).collect())
     }
 }
 

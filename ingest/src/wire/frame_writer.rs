@@ -61,12 +61,24 @@ impl FrameWriter {
     ///
     /// * `sent_at`: the sender's clock, in nanoseconds since the epoch; 0 where it does not matter.
     pub fn rows(&mut self, table: Table, batch: &RecordBatch, sent_at: i64) -> Vec<u8> {
+        self.marked(Mark::Unspecified, (table, batch), sent_at)
+    }
+
+    /// A frame of events that a person caused.
+    ///
+    /// * `sent_at`: as in [`FrameWriter::rows`].
+    pub fn act(&mut self, events: &RecordBatch, sent_at: i64) -> Vec<u8> {
+        self.marked(Mark::Act, (Table::Events, events), sent_at)
+    }
+
+    fn marked(&mut self, mark: Mark, (table, batch): (Table, &RecordBatch), sent_at: i64) -> Vec<u8> {
         let payload = payload::encode(batch);
         let envelope = Envelope {
             digest: blake3::hash(&payload.bytes).as_bytes().to_vec().into(),
             table: wire_table(table).into(),
             encoding: payload.encoding.into(),
             payload_bytes: payload.unpacked_bytes,
+            mark: mark.into(),
             ..self.envelope(sent_at)
         };
         self.seal(&envelope, payload.bytes)
