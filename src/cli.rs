@@ -162,6 +162,13 @@ fn parse_speed(text: &str) -> Result<f64, String> {
     }
 }
 
+fn parse_price(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(price) if price.is_finite() && price >= 0.0 => Ok(price),
+        _ => Err(format!("`{text}` is no price of a GPU-hour, such as 2.5")),
+    }
+}
+
 fn parse_time(text: &str) -> Result<i64, String> {
     let nanoseconds = text.parse::<i64>().ok().or_else(|| trainwarden_ingest::import::parse_timestamp(text));
     nanoseconds.ok_or_else(|| format!("`{text}` is no time, such as 2026-01-31T12:00:00Z"))
@@ -326,6 +333,12 @@ pub struct ReplayArgs {
     /// Keep broken rows in DIR/rejects.jsonl
     #[arg(long, value_name = "DIR")]
     pub rejects: Option<PathBuf>,
+    /// Price of one GPU for one hour: incidents then tell what lost time cost
+    #[arg(long, value_name = "PRICE", value_parser = parse_price)]
+    pub gpu_hour_price: Option<f64>,
+    /// Currency of that price
+    #[arg(long, value_name = "CURRENCY", default_value = "USD")]
+    pub currency: String,
 }
 
 /// Arguments of `simulate`.

@@ -21,7 +21,7 @@ const NAMES_MAX: usize = 1 << 16;
 /// Of a snapshot: it is taken every few seconds, and speed matters more than the last percent.
 const ZSTD_LEVEL: i32 = 1;
 /// Version of a snapshot. Another one is not read: the log is judged again from its oldest record.
-const SNAPSHOT_VERSION: u8 = 1;
+const SNAPSHOT_VERSION: u8 = 2;
 
 /// What was counted of the frames of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,18 +5,24 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use trainwarden_telemetry::{
-    Attempt, Change, ChangeKind, Communicators, Event, Evidence, Incident, IncidentId, IncidentScope, IncidentSuspect,
-    Kind, Label, Observation, Phase, Rank, Roster, RunId, Severity, State, Timestamp, Verdict,
+    Attempt, Change, ChangeKind, Communicators, Event, Evidence, Impact, Incident, IncidentId, IncidentScope,
+    IncidentSuspect, Kind, Label, Observation, Panel, Phase, Rank, Roster, RunId, Severity, State, Timestamp, Verdict,
 };
 
 use crate::audit::{AuditScope, AuditTrail};
 use crate::cause::{ends_with_attempt, explains, follows_throughout, is_beyond};
 use crate::checkpoints::{Checkpoints, touches_weights};
+use crate::hypotheses::{Surroundings, facts, posterior};
 use crate::id::incident_id;
-use crate::limits::{EVIDENCE_MAX, REOPEN_NS, REOPEN_STEPS, SLACK_NS, SLACK_STEPS, SUSPECTS_MAX};
+use crate::impact::{Course, Meter, Pace, PaceRow, Span, impact, stops};
+use crate::limits::{
+    CHECKPOINT_NEAR_STEPS, EVIDENCE_MAX, REFRESHED_MAX, REOPEN_NS, REOPEN_STEPS, SLACK_NS, SLACK_STEPS, SUSPECTS_MAX,
+};
 
 /// The detector that only sees who comes last, and not why: what it says yields to what is known of own work.
 const LATE_ARRIVAL: &str = "late_arrival";
+/// What the gauges of devices are called.
+const DEVICE_METRICS: &str = "gpu_";
 
 /// A finding of a detector.
 type Case = (String, u64);
@@ -31,13 +37,9 @@ struct Entry {
     open_cases: BTreeSet<Case>,
     onset: Label,
     last: Label,
-}
-
-/// How fast rows come, for the rate of false alarms.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Pace {
-    first: Option<Label>,
-    last: Option<Label>,
+    /// The healthy pace before it, where known.
+    meter: Option<Meter>,
+    has_come_back: bool,
 }
 
 /// Turns the verdicts of one run into incidents; keeps what gives them context.
@@ -54,6 +56,8 @@ pub struct Correlator {
     communicators: BTreeMap<Attempt, Arc<Communicators>>,
     world_sizes: BTreeMap<Attempt, u64>,
     paces: BTreeMap<Attempt, Pace>,
+    /// Launches in which gauges of devices are logged.
+    watched_devices: BTreeSet<Attempt>,
 }
 
 impl Correlator {
@@ -71,6 +75,7 @@ impl Correlator {
             communicators: BTreeMap::new(),
             world_sizes: BTreeMap::new(),
             paces: BTreeMap::new(),
+            watched_devices: BTreeSet::new(),
         }
     }
 
@@ -81,7 +86,7 @@ impl Correlator {
 
     /// Takes in what gives incidents context: rosters, audit records, checkpoints, answers of people.
     pub fn observe(&mut self, seen: &Observation) -> Vec<Change> {
-        match seen {
+        let mut changes = match seen {
             Observation::Attempt(start) => {
                 self.widen(start.attempt, start.roster.placements.len());
                 self.rosters.insert(start.attempt, Arc::clone(&start.roster));
@@ -89,15 +94,55 @@ impl Correlator {
                 self.end_before(start.attempt)
             }
             Observation::Panel(panel) => {
-                self.widen(panel.attempt, panel.ranks.len());
-                let pace = self.paces.entry(panel.attempt).or_default();
-                pace.first = pace.first.or(panel.labels.first().copied());
-                pace.last = panel.labels.last().copied().or(pace.last);
+                self.take_panel(panel);
                 Vec::new()
             }
             Observation::Event(event) => self.take_event(event, seen),
             Observation::Digests(_) => self.take_checkpoint(seen),
             _ => Vec::new(),
+        };
+        self.explain(&mut changes);
+        changes
+    }
+
+    /// Measures the pace; what incidents cost grows with each step.
+    fn take_panel(&mut self, panel: &Panel) {
+        self.widen(panel.attempt, panel.ranks.len());
+        if panel.metric.as_str().starts_with(DEVICE_METRICS) {
+            self.watched_devices.insert(panel.attempt);
+        }
+        if let Some(time) = panel.labels.first().and_then(|label| label.time) {
+            self.audit.begin(time);
+        }
+        let is_new = !self.paces.contains_key(&panel.attempt);
+        let mut gone = Vec::new();
+        let has_advanced = self.paces.entry(panel.attempt).or_default().observe(panel, |row| gone.push(row));
+        for row in gone {
+            self.evict(panel.attempt, row);
+        }
+        if is_new {
+            self.settle_before(panel.attempt);
+        }
+        if has_advanced {
+            self.account();
+        }
+    }
+
+    /// A row of pace that is kept no longer goes to the meters of the incidents it belongs to.
+    fn evict(&mut self, attempt: Attempt, row: PaceRow) {
+        for entry in self.entries.values_mut() {
+            let is_open = entry.incident.state != State::Resolved && entry.incident.attempt == attempt;
+            let begin = entry.incident.onset.map(|onset| onset.step).or(entry.onset.step);
+            if let Some(meter) = entry.meter.as_mut().filter(|_| is_open && row.label.step >= begin) {
+                meter.evict(row);
+            }
+        }
+    }
+
+    /// Rows are kept of two launches: of older ones nothing changes any more.
+    fn settle_before(&mut self, attempt: Attempt) {
+        for (_, pace) in self.paces.range_mut(..attempt).rev().skip(1) {
+            pace.settle();
         }
     }
 
@@ -110,6 +155,14 @@ impl Correlator {
         match event.kind.as_str() {
             "checkpoint" => self.take_checkpoint(seen),
             "ack" => self.acknowledge(event),
+            "pause_begin" => {
+                self.paces.entry(event.attempt).or_default().pause(event.time);
+                Vec::new()
+            }
+            "pause_end" => {
+                self.paces.entry(event.attempt).or_default().resume(event.time);
+                Vec::new()
+            }
             _ => {
                 if event.is_audit() {
                     self.audit.take(event);
@@ -149,10 +202,86 @@ impl Correlator {
     /// Takes a verdict in.
     pub fn take(&mut self, verdict: &Verdict) -> Vec<Change> {
         let case = (verdict.detector.clone(), verdict.case);
-        match verdict.phase {
+        let mut changes = match verdict.phase {
             Phase::Raised => self.raise(case, verdict),
             Phase::Updated => self.update(case, verdict),
             Phase::Cleared => self.clear(&case, verdict).into_iter().collect(),
+        };
+        self.explain(&mut changes);
+        changes
+    }
+
+    /// Says of every incident that is not over what may be behind it and what it cost, as of now; and of those that
+    /// just changed.
+    fn explain(&mut self, changes: &mut [Change]) {
+        if changes.is_empty() {
+            return;
+        }
+        let changed: BTreeSet<IncidentId> = changes.iter().map(|change| change.incident.id.clone()).collect();
+        let is_open = |entry: &&Entry| entry.incident.state != State::Resolved;
+        // Each is held against all others; in a flood of them only what changed is looked at.
+        let is_flood = self.entries.values().filter(is_open).count() > REFRESHED_MAX;
+        let is_meant = |entry: &&Entry| changed.contains(&entry.incident.id) || (is_open(entry) && !is_flood);
+        let ids: Vec<IncidentId> =
+            self.entries.values().filter(is_meant).map(|entry| entry.incident.id.clone()).collect();
+        for id in &ids {
+            let entry = &self.entries[id];
+            let is_part = entry.incident.merged_into.is_some();
+            let hypotheses = match is_part {
+                true => Vec::new(),
+                false => posterior(entry.incident.kind, &facts(&entry.incident, &self.surroundings(entry))),
+            };
+            let impact = if is_part { None } else { self.impact(entry) };
+            let entry = self.entries.get_mut(id).expect("it was just looked at");
+            (entry.incident.hypotheses, entry.incident.impact) = (hypotheses, impact);
+        }
+        for change in changes {
+            let Some(entry) = self.entries.get(&change.incident.id) else { continue };
+            change.incident.hypotheses.clone_from(&entry.incident.hypotheses);
+            change.incident.impact.clone_from(&entry.incident.impact);
+        }
+    }
+
+    /// What incidents cost as of now: those that last, and stops, whose end only the next launch shows.
+    fn account(&mut self) {
+        let ids: Vec<IncidentId> = self
+            .entries
+            .values()
+            .filter(|entry| entry.incident.merged_into.is_none())
+            .filter(|entry| entry.incident.state != State::Resolved || stops(entry.incident.kind))
+            .map(|entry| entry.incident.id.clone())
+            .collect();
+        for id in ids {
+            let impact = self.impact(&self.entries[&id]);
+            self.entries.get_mut(&id).expect("it was just looked at").incident.impact = impact;
+        }
+    }
+
+    fn impact(&self, entry: &Entry) -> Option<Impact> {
+        let incident = &entry.incident;
+        let course = Course {
+            paces: &self.paces,
+            world_size: self.world_sizes.get(&incident.attempt).copied().unwrap_or(0),
+            good_step: self.checkpoints.last_good_step(entry.onset),
+            saved_step: self.checkpoints.last_step(),
+        };
+        let span = Span { onset: entry.onset, last: entry.last, is_over: incident.state == State::Resolved };
+        impact(incident, span, entry.meter.as_ref(), &course)
+    }
+
+    fn surroundings(&self, entry: &Entry) -> Surroundings<'_> {
+        let incident = &entry.incident;
+        let is_beside = |other: &&Incident| {
+            other.attempt == incident.attempt && other.merged_into.is_none() && other.id != incident.id
+        };
+        let launch = self.paces.get(&incident.attempt).and_then(Pace::first);
+        let onset = incident.onset.map(|onset| onset.step).or(incident.first_step);
+        Surroundings {
+            others: self.incidents().filter(is_beside).collect(),
+            are_devices_watched: self.watched_devices.contains(&incident.attempt),
+            relaunch: launch.filter(|_| incident.attempt > Attempt(0)),
+            is_at_checkpoint: onset.is_some_and(|step| self.checkpoints.is_near(step, CHECKPOINT_NEAR_STEPS)),
+            has_come_back: entry.has_come_back,
         }
     }
 
@@ -167,6 +296,7 @@ impl Correlator {
                 || verdict.severity > entry.incident.severity
                 || entry.is_named_by(verdict);
             entry.incident.state = if kind == ChangeKind::Reopened { State::Open } else { entry.incident.state };
+            entry.has_come_back |= kind == ChangeKind::Reopened;
             entry.open_cases.insert(case.clone());
             entry.join(verdict);
             if leads && entry.incident.kind == verdict.kind {
@@ -256,6 +386,8 @@ impl Correlator {
             scope: self.scope(verdict),
             changes: self.changes_before(verdict),
             false_alarms_per_week: self.false_alarms_per_week(verdict),
+            hypotheses: Vec::new(),
+            impact: None,
             suspects,
             summary: verdict.summary.clone(),
             evidence: Vec::new(),
@@ -276,6 +408,8 @@ impl Correlator {
             open_cases,
             onset,
             last: verdict.last,
+            meter: onset.step.and_then(|step| Meter::new(self.paces.get(&verdict.attempt)?, step)),
+            has_come_back: false,
         };
         if self.entries.insert(id.clone(), entry).is_none() {
             self.opened.push(id.clone());
@@ -434,19 +568,10 @@ impl Correlator {
     fn false_alarms_per_week(&self, verdict: &Verdict) -> Option<f64> {
         const WEEK_S: f64 = 604_800.0;
         let log10_e = verdict.evidence.iter().filter_map(|evidence| evidence.log10_e).max_by(f64::total_cmp)?;
-        let row_s = self.paces.get(&verdict.attempt).and_then(Pace::step_s).unwrap_or(1.0);
+        let row_s = self.paces.get(&verdict.attempt).and_then(Pace::rough_step_s).unwrap_or(1.0);
         let series = self.world_sizes.get(&verdict.attempt).copied().unwrap_or(1).max(1);
         let log10_rate = (WEEK_S / row_s * series as f64).log10() - log10_e;
         (log10_rate <= 0.0).then(|| 10_f64.powf(log10_rate))
-    }
-}
-
-impl Pace {
-    fn step_s(&self) -> Option<f64> {
-        let (first, last) = (self.first?, self.last?);
-        let steps = last.step?.0.checked_sub(first.step?.0).filter(|steps| *steps > 0)?;
-        let seconds = last.time?.seconds_since(first.time?) / steps as f64;
-        (seconds > 0.0).then_some(seconds)
     }
 }
 
