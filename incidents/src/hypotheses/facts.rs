@@ -94,10 +94,12 @@ fn scope_fact(incident: &Incident) -> Option<Fact> {
         incident.kind,
         K::SlowRun | K::SlowLink | K::LossSpike | K::Drift | K::Gradient | K::Schedule | K::InconsistentUpdate
     );
+    // Pauses that wander fall on all alike, whoever makes them.
+    let wanders = matches!(incident.kind, K::Intermittent | K::Periodic) && incident.suspects.is_empty();
     let is_of_change = matches!(incident.kind, K::EnvironmentChanged | K::EnvironmentMismatch | K::Desync);
     // What sends telemetry is a process on one host, whatever is wrong with it.
     let is_of_sender = incident.kind.as_str().starts_with("telemetry.");
-    if is_of_run || is_of_change || is_of_sender || is_hardware(incident.kind) {
+    if is_of_run || wanders || is_of_change || is_of_sender || is_hardware(incident.kind) {
         return None;
     }
     Some(match incident.suspects.len() {
@@ -241,9 +243,12 @@ fn laws_fact(incident: &Incident, around: &Surroundings<'_>) -> Option<Fact> {
 }
 
 fn launch_fact(incident: &Incident, around: &Surroundings<'_>) -> Option<Fact> {
-    // A checkpoint is loaded, and an environment is told, when a run is launched: that is no news of these.
-    let is_of_launch =
-        matches!(incident.kind, Kind::LineageBreak | Kind::EnvironmentChanged | Kind::EnvironmentMismatch);
+    // A checkpoint is loaded, an environment is told and the plan of batches is repeated when a run is launched: that is
+    // no news of these.
+    let is_of_launch = matches!(
+        incident.kind,
+        Kind::LineageBreak | Kind::BatchOrder | Kind::EnvironmentChanged | Kind::EnvironmentMismatch
+    );
     let (first, onset) = (around.relaunch?.step?, onset_step(incident)?);
     (!is_of_launch && onset.abs_diff(first.0) <= LAUNCH_NEAR_STEPS)
         .then(|| fact("it began when the run was launched again", chance::AT_LAUNCH))

@@ -18,7 +18,7 @@ const THOUSAND: f64 = 1_000.0;
 /// What may be behind an incident of a kind, given its facts: the likeliest first; sums to 1.
 ///
 /// Facts are taken as independent given the cause. What falls below [`HYPOTHESIS_SHOWN_MIN`] is left out and its share
-/// goes to the rest in proportion; a deliberate act is shown from [`INTENT_SHOWN_MIN`] on. Only products, sums and one
+/// goes to the rest in proportion, but two always stay; a deliberate act is shown from [`INTENT_SHOWN_MIN`] on. Only products, sums and one
 /// division: the same bits on every machine.
 pub(crate) fn posterior(kind: Kind, facts: &[Fact]) -> Vec<Hypothesis> {
     let base = normalised(base_rates(kind));
@@ -30,11 +30,13 @@ pub(crate) fn posterior(kind: Kind, facts: &[Fact]) -> Vec<Hypothesis> {
         // Many small chances multiply to nothing.
         weights = normalised(weights);
     }
-    let least = |cause| if cause == Cause::Deliberate { INTENT_SHOWN_MIN } else { HYPOTHESIS_SHOWN_MIN };
-    let mut shown: Vec<(usize, f64)> =
-        weights.into_iter().enumerate().filter(|(place, weight)| *weight >= least(Cause::ALL[*place])).collect();
+    let mut shown: Vec<(usize, f64)> = weights.into_iter().enumerate().collect();
     // Stable, so that equal ones stay in the order of `Cause::ALL`: a deliberate act comes last.
     shown.sort_by(|one, other| other.1.total_cmp(&one.1));
+    let least = |cause| if cause == Cause::Deliberate { INTENT_SHOWN_MIN } else { HYPOTHESIS_SHOWN_MIN };
+    // Nothing is certain: the second one stays, however small.
+    let second = shown[1].1;
+    shown.retain(|(place, weight)| *weight >= second.min(least(Cause::ALL[*place])));
     let total: f64 = shown.iter().map(|(_, weight)| weight).sum();
     let mut thousandths: Vec<f64> = shown.iter().map(|(_, weight)| (THOUSAND * weight / total).round()).collect();
     // What rounding left over goes to the likeliest, so that the sum is 1.

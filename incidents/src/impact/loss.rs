@@ -10,6 +10,10 @@ use super::pace::{Level, Pace, PaceRow};
 /// Half an interval, in standard deviations of the healthy level: 95 % where it is normal.
 const SIGMAS: f64 = 2.0;
 
+/// A stop is told up to a deadline of alignment after the last step that ended (10 s, or three steps), and some to spare.
+const STOP_SLACK_NS: i64 = 30 * 1_000_000_000;
+const STOP_SLACK_STEPS: f64 = 4.0;
+
 /// What is counted of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Counted {
@@ -152,6 +156,7 @@ fn stopped(incident: &Incident, span: Span, meter: Option<&Meter>, course: &Cour
     let own = course.paces.get(&incident.attempt)?;
     let level = meter.map(|meter| meter.healthy).or_else(|| own.level())?;
     let mut lost = Lost { seconds: 0.0, low: 0.0, high: 0.0 };
+    lost.add_stall(span, own, level);
     let mut launches = course.paces.range(incident.attempt..).map(|(_, pace)| pace).peekable();
     while let Some(pace) = launches.next() {
         let Some((_, end)) = pace.steps() else { continue };
@@ -168,8 +173,7 @@ fn stopped(incident: &Incident, span: Span, meter: Option<&Meter>, course: &Cour
 
 /// True for a launch that ended while the incident was there.
 fn is_stop_of(span: Span, end: Timestamp, step_s: f64) -> bool {
-    // The onset is that of the step that did not end.
-    let slack_ns = (2.0 * step_s * 1e9) as i64;
+    let slack_ns = STOP_SLACK_NS + (STOP_SLACK_STEPS * step_s * 1e9) as i64;
     let is_after = span.onset.time.is_none_or(|onset| end.0.saturating_add(slack_ns) >= onset.0);
     let is_before = span.last.time.is_none_or(|last| !span.is_over || end.0 <= last.0.saturating_add(slack_ns));
     is_after && is_before
@@ -180,6 +184,18 @@ fn now(incident: &Incident, pace: &Pace) -> Option<Timestamp> {
 }
 
 impl Lost {
+    /// A launch that stood still and went on: the step in which the stop began ended late.
+    fn add_stall(&mut self, span: Span, pace: &Pace, level: Level) {
+        let Some(onset) = span.onset.time else { return };
+        let begin = |row: &PaceRow, end: Timestamp| Timestamp(end.0 - (row.seconds * 1e9) as i64);
+        let is_in = |row: &&PaceRow| row.label.time.is_some_and(|end| begin(row, end) <= onset && onset <= end);
+        let Some(row) = pace.rows().find(is_in) else { return };
+        let excess = (row.seconds - level.step_s * row.steps as f64).max(0.0);
+        self.seconds += excess;
+        self.low += (excess - SIGMAS * level.spread_s * row.steps as f64).max(0.0);
+        self.high += excess + SIGMAS * level.spread_s * row.steps as f64;
+    }
+
     /// A launch that ended with one step and was followed by one that began with another.
     fn add_gap(&mut self, end: Label, begin: Label, level: Level) {
         let (Some(end_at), Some(begin_at)) = (end.time, begin.time) else { return };
