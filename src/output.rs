@@ -359,7 +359,7 @@ fn shown_hypotheses(incident: &Incident) -> impl Iterator<Item = &Hypothesis> {
 }
 
 fn hypothesis_words(hypothesis: &Hypothesis) -> String {
-    format!("{} ({:.0} %): {}", hypothesis.cause, 100.0 * hypothesis.probability, hypothesis.why)
+    format!("{:>2.0} % {}: {}", 100.0 * hypothesis.probability, hypothesis.cause, hypothesis.why)
 }
 
 /// `22.5 GPU-hours (19.4 to 25.6), 56.25 USD`.

@@ -166,7 +166,7 @@ fn held(name: &str, truth: impl Fn(&Scenario, &Incident) -> f64) -> u64 {
 #[test]
 fn the_interval_holds_what_slow_ranks_slow_runs_and_hangs_lost() {
     let by_twin = |scenario: &Scenario, _: &Incident| excess(scenario);
-    for name in ["slow_rank_5", "slow_rank_30", "slow_run"] {
+    for name in ["slow_rank_5", "slow_rank_30", "slow_run", "throttle", "random_sleeps", "slow_link", "slow_rank_2"] {
         assert_eq!(held(name, by_twin), SEEDS, "{name}");
     }
     assert_eq!(held("hang", standstill), SEEDS);

@@ -14,9 +14,10 @@ use crate::cause::{ends_with_attempt, explains, follows_throughout, is_beyond};
 use crate::checkpoints::{Checkpoints, touches_weights};
 use crate::hypotheses::{Surroundings, facts, posterior};
 use crate::id::incident_id;
-use crate::impact::{Course, Meter, Pace, PaceRow, Span, impact, stops};
+use crate::impact::{Course, Meter, Pace, PaceRow, Span, impact, is_slowness, outlasts};
 use crate::limits::{
-    CHECKPOINT_NEAR_STEPS, EVIDENCE_MAX, REFRESHED_MAX, REOPEN_NS, REOPEN_STEPS, SLACK_NS, SLACK_STEPS, SUSPECTS_MAX,
+    CHECKPOINT_NEAR_STEPS, EVIDENCE_MAX, PEERS_MIN, REFRESHED_MAX, REOPEN_NS, REOPEN_STEPS, SLACK_NS, SLACK_STEPS,
+    SUSPECTS_MAX,
 };
 
 /// The detector that only sees who comes last, and not why: what it says yields to what is known of own work.
@@ -242,13 +243,13 @@ impl Correlator {
         }
     }
 
-    /// What incidents cost as of now: those that last, and stops, whose end only the next launch shows.
+    /// What incidents cost as of now: those that last, and those whose cost does.
     fn account(&mut self) {
         let ids: Vec<IncidentId> = self
             .entries
             .values()
             .filter(|entry| entry.incident.merged_into.is_none())
-            .filter(|entry| entry.incident.state != State::Resolved || stops(entry.incident.kind))
+            .filter(|entry| entry.incident.state != State::Resolved || outlasts(entry.incident.kind))
             .map(|entry| entry.incident.id.clone())
             .collect();
         for id in ids {
@@ -267,6 +268,16 @@ impl Correlator {
         };
         let span = Span { onset: entry.onset, last: entry.last, is_over: incident.state == State::Resolved };
         impact(incident, span, entry.meter.as_ref(), &course)
+    }
+
+    /// The healthy pace before an onset: beyond the peers' work where the peers are not slow themselves.
+    fn meter(&self, verdict: &Verdict, onset: Label) -> Option<Meter> {
+        let (pace, step) = (self.paces.get(&verdict.attempt)?, onset.step?);
+        let world_size = self.world_sizes.get(&verdict.attempt).copied().unwrap_or(0);
+        let few = 1..=world_size / PEERS_MIN;
+        let is_of_few = is_slowness(verdict.kind) && few.contains(&(verdict.suspects.len() as u64));
+        let beyond_peers = || Meter::beyond_peers(pace, step).filter(|_| is_of_few);
+        beyond_peers().or_else(|| Meter::new(pace, step))
     }
 
     fn surroundings(&self, entry: &Entry) -> Surroundings<'_> {
@@ -408,7 +419,7 @@ impl Correlator {
             open_cases,
             onset,
             last: verdict.last,
-            meter: onset.step.and_then(|step| Meter::new(self.paces.get(&verdict.attempt)?, step)),
+            meter: self.meter(verdict, onset),
             has_come_back: false,
         };
         if self.entries.insert(id.clone(), entry).is_none() {

@@ -36,3 +36,5 @@ pub(crate) const PACE_ROWS_MAX: usize = 512;
 pub(crate) const PAUSES_MAX: usize = 16;
 /// Open incidents whose hypotheses are looked at anew whenever one of the run changes.
 pub(crate) const REFRESHED_MAX: usize = 64;
+/// At most one rank in so many may be slow where the middle one stands for the healthy.
+pub(crate) const PEERS_MIN: u64 = 4;

@@ -63,7 +63,7 @@ fn why(place: usize, (kind, base): (Kind, &Weights), facts: &[Fact]) -> String {
     let pro: Vec<&str> =
         lifts.iter().filter(|(lift, _)| *lift >= FOR_MIN).take(FOR_MAX).map(|(_, words)| *words).collect();
     let contra = lifts.last().filter(|(lift, _)| *lift <= AGAINST_MAX).map(|(_, words)| *words);
-    let mut text = format!("behind {} of such incidents (`{kind}`)", share(base[place]));
+    let mut text = format!("{} of `{kind}` by base rate", share(base[place]));
     if !pro.is_empty() {
         text += &format!("; for it: {}", pro.join("; "));
     }
@@ -71,7 +71,7 @@ fn why(place: usize, (kind, base): (Kind, &Weights), facts: &[Fact]) -> String {
         text += &format!("; against it: {words}");
     }
     if Cause::ALL[place] == Cause::Deliberate {
-        text += "; this is about a pattern and no finding about a person";
+        text += "; it is about a pattern, not about a person";
     }
     text
 }

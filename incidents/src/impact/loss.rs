@@ -39,6 +39,8 @@ pub(crate) struct Span {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Meter {
     healthy: Level,
+    /// Series of work that rows are measured beyond; 0 = they are measured against the past alone.
+    works: u8,
     gone_s: f64,
     gone_steps: u64,
 }
@@ -64,13 +66,29 @@ struct Lost {
 impl Meter {
     /// The healthy pace before a step, if it is known.
     pub(crate) fn new(pace: &Pace, onset: Step) -> Option<Self> {
-        Some(Self { healthy: pace.level_before(onset)?, gone_s: 0.0, gone_steps: 0 })
+        Some(Self { healthy: pace.level_before(onset)?, works: 0, gone_s: 0.0, gone_steps: 0 })
+    }
+
+    /// The same beyond the own work of the middle rank, where work is logged: for slowness of a few ranks, which the
+    /// middle one does not have.
+    pub(crate) fn beyond_peers(pace: &Pace, onset: Step) -> Option<Self> {
+        let (healthy, works) = pace.excess_before(onset)?;
+        Some(Self { healthy, works, gone_s: 0.0, gone_steps: 0 })
+    }
+
+    /// What counts of a row: seconds, and steps.
+    fn part(&self, row: &PaceRow) -> Option<(f64, u64)> {
+        match self.works {
+            0 => Some((row.seconds, row.steps)),
+            works => (row.steps == 1 && row.works == works).then_some((row.seconds - row.work_s, 1)),
+        }
     }
 
     /// A row of the incident is kept no longer.
     pub(crate) fn evict(&mut self, row: PaceRow) {
-        self.gone_s += row.seconds;
-        self.gone_steps += row.steps;
+        let (seconds, steps) = self.part(&row).unwrap_or_default();
+        self.gone_s += seconds;
+        self.gone_steps += steps;
     }
 }
 
@@ -102,9 +120,19 @@ pub(crate) fn impact(incident: &Incident, span: Span, meter: Option<&Meter>, cou
     })
 }
 
-/// True for what ends the steps of a launch: how much it cost shows with the next one.
-pub(crate) fn stops(kind: Kind) -> bool {
-    counted(kind) == Some(Counted::Stopped)
+/// True for what is measured as time beyond the healthy pace.
+pub(crate) fn is_slowness(kind: Kind) -> bool {
+    counted(kind) == Some(Counted::Slow)
+}
+
+/// True for what goes on to cost when it is resolved: how long a stop lasted shows with the next launch, and weights that
+/// were moved stay so until somebody rolls back.
+pub(crate) fn outlasts(kind: Kind) -> bool {
+    counted(kind) == Some(Counted::Stopped) || is_of_weights(kind)
+}
+
+fn is_of_weights(kind: Kind) -> bool {
+    matches!(kind, Kind::ReplicaMismatch | Kind::UnexplainedUpdate | Kind::LineageBreak)
 }
 
 fn counted(kind: Kind) -> Option<Counted> {
@@ -130,9 +158,9 @@ fn slow(incident: &Incident, span: Span, meter: &Meter, course: &Course<'_>) -> 
     let is_in =
         |row: &&PaceRow| row.label.step.is_some_and(|step| step >= first && last.is_none_or(|last| step <= last));
     let (mut seconds, mut steps) = (meter.gone_s, meter.gone_steps);
-    for row in pace.rows().filter(is_in) {
-        seconds += row.seconds;
-        steps += row.steps;
+    for (part_s, part_steps) in pace.rows().filter(is_in).filter_map(|row| meter.part(row)) {
+        seconds += part_s;
+        steps += part_steps;
     }
     let excess = seconds - meter.healthy.step_s * steps as f64;
     let doubtful = doubtful_s(incident, meter, pace);
@@ -144,7 +172,8 @@ fn slow(incident: &Incident, span: Span, meter: &Meter, course: &Course<'_>) -> 
 fn doubtful_s(incident: &Incident, meter: &Meter, pace: &Pace) -> f64 {
     let Some(onset) = incident.onset else { return 0.0 };
     let is_doubtful = |row: &&PaceRow| row.label.step.is_some_and(|step| step >= onset.low && step <= onset.high);
-    pace.rows().filter(is_doubtful).map(|row| (row.seconds - meter.healthy.step_s * row.steps as f64).abs()).sum()
+    let parts = pace.rows().filter(is_doubtful).filter_map(|row| meter.part(row));
+    parts.map(|(seconds, steps)| (seconds - meter.healthy.step_s * steps as f64).abs()).sum()
 }
 
 fn onset_step(incident: &Incident, span: Span) -> Option<Step> {
@@ -240,10 +269,10 @@ fn spoilt(
     })
 }
 
-/// The last step that was built on what was spoilt: of the incident if it is over, of the launch before the rollback,
-/// or of now.
+/// The last step that was built on what was spoilt: of the incident if it is over and is not of the weights themselves,
+/// of the launch before the rollback, or of now.
 fn reached(incident: &Incident, span: Span, good: Step, course: &Course<'_>) -> Option<Step> {
-    if span.is_over {
+    if span.is_over && !is_of_weights(incident.kind) {
         return span.last.step;
     }
     let mut reached = None;

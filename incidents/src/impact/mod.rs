@@ -10,7 +10,7 @@
 mod loss;
 mod pace;
 
-pub(crate) use loss::{Course, Meter, Span, impact, stops};
+pub(crate) use loss::{Course, Meter, Span, impact, is_slowness, outlasts};
 pub(crate) use pace::{Pace, PaceRow};
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! How fast a launch advances: the time of its last steps, without announced pauses.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use trainwarden_telemetry::{Label, Metric, Panel, Step, Timestamp};
@@ -18,6 +18,10 @@ const BLOCKS_MIN: usize = 3;
 const WANDER: f64 = 0.01;
 /// Fewest rows of a healthy pace.
 const HEALTHY_ROWS_MIN: usize = 8;
+/// Series of the own work of ranks, which has what all have in common and nothing of one that is slow.
+const WORKS: [&str; 2] = ["forward_time_s", "backward_time_s"];
+/// Steps whose work may come before the row that ends them, or after it.
+const WORK_STEPS_MAX: usize = 64;
 /// The series that says when steps end, the best first.
 const CLOCKS: [&str; 2] = ["step_time_s", "loss"];
 
@@ -29,6 +33,9 @@ pub(crate) struct PaceRow {
     pub(crate) steps: u64,
     /// Time of these steps, without announced pauses.
     pub(crate) seconds: f64,
+    /// Own work of the middle rank in this step, in seconds, and of how many series it is the sum.
+    pub(crate) work_s: f64,
+    pub(crate) works: u8,
     /// Rows of the launch before this one.
     index: u64,
 }
@@ -56,6 +63,8 @@ pub(crate) struct Pace {
     last_row: Option<Label>,
     rows: VecDeque<PaceRow>,
     count: u64,
+    /// Work of steps that have not ended yet.
+    works: BTreeMap<Step, (f64, u8)>,
     /// Announced pauses; without an end they last.
     pauses: VecDeque<(Timestamp, Option<Timestamp>)>,
 }
@@ -70,6 +79,9 @@ impl Pace {
         self.last = panel.labels.last().copied().or(self.last);
         let newest = panel.labels.iter().filter_map(|label| label.time).max();
         self.newest = self.newest.max(newest);
+        if WORKS.contains(&panel.metric.as_str()) && !panel.is_whole_run() {
+            self.take_work(panel);
+        }
         if !self.is_clock(&panel.metric) {
             return false;
         }
@@ -77,6 +89,22 @@ impl Pace {
             self.push(*label, || median(panel, row), &mut evict);
         }
         !panel.labels.is_empty()
+    }
+
+    fn take_work(&mut self, panel: &Panel) {
+        for (row, label) in panel.labels.iter().enumerate() {
+            let (Some(step), Some(work_s)) = (label.step, median(panel, row)) else { continue };
+            let newest = self.rows.iter_mut().rev().take(WORK_STEPS_MAX);
+            if let Some(row) = newest.into_iter().find(|row| row.label.step == Some(step)) {
+                (row.work_s, row.works) = (row.work_s + work_s, row.works.saturating_add(1));
+                continue;
+            }
+            let sum = self.works.entry(step).or_default();
+            *sum = (sum.0 + work_s, sum.1.saturating_add(1));
+            if self.works.len() > WORK_STEPS_MAX {
+                self.works.pop_first();
+            }
+        }
     }
 
     /// A pause that is announced is no loss.
@@ -127,7 +155,8 @@ impl Pace {
         {
             evict(old);
         }
-        self.rows.push_back(PaceRow { label, steps, seconds, index });
+        let (work_s, works) = label.step.and_then(|step| self.works.remove(&step)).unwrap_or_default();
+        self.rows.push_back(PaceRow { label, steps, seconds, work_s, works, index });
     }
 
     /// Seconds between two rows, without announced pauses.
@@ -147,8 +176,19 @@ impl Pace {
     /// The pace before a step, if enough of it is known: without the first rows of the launch.
     pub(crate) fn level_before(&self, step: Step) -> Option<Level> {
         let is_healthy = |row: &&PaceRow| row.index > WARM_UP_ROWS && row.label.step.is_some_and(|at| at < step);
-        let rows: Vec<&PaceRow> = self.rows.iter().filter(is_healthy).collect();
-        level(&rows)
+        level(&self.rows.iter().filter(is_healthy).collect::<Vec<_>>())
+    }
+
+    /// The same of what steps take beyond the own work of the middle rank: a wave that all ranks have in common is in
+    /// neither. `None` where work is not logged.
+    ///
+    /// * Returns the level, and of how many series the work is the sum.
+    pub(crate) fn excess_before(&self, step: Step) -> Option<(Level, u8)> {
+        let is_healthy = |row: &&PaceRow| row.index > WARM_UP_ROWS && row.label.step.is_some_and(|at| at < step);
+        let works = self.rows.iter().filter(is_healthy).map(|row| row.works).max().filter(|works| *works > 0)?;
+        let rows = self.rows.iter().filter(is_healthy).filter(|row| row.steps == 1 && row.works == works);
+        let rows: Vec<PaceRow> = rows.map(|row| PaceRow { seconds: row.seconds - row.work_s, ..*row }).collect();
+        Some((wandering_level(&rows.iter().collect::<Vec<_>>())?, works))
     }
 
     /// The pace of the rows that are kept.
@@ -198,6 +238,12 @@ fn median(panel: &Panel, row: usize) -> Option<f64> {
 }
 
 fn level(rows: &[&PaceRow]) -> Option<Level> {
+    let level = wandering_level(rows)?;
+    Some(Level { spread_s: level.spread_s.max(WANDER * level.step_s), ..level })
+}
+
+/// The level of rows, and how far it wanders among them.
+fn wandering_level(rows: &[&PaceRow]) -> Option<Level> {
     if rows.len() < HEALTHY_ROWS_MIN {
         return None;
     }
@@ -207,7 +253,7 @@ fn level(rows: &[&PaceRow]) -> Option<Level> {
     // The mean of rows that are independent of each other is so uncertain; a pace that wanders is more so.
     let of_rows = deviation(&singles, step_s) / (rows.len() as f64).sqrt();
     let of_blocks = if blocks.len() >= BLOCKS_MIN { deviation(&blocks, step_s) } else { deviation(&singles, step_s) };
-    Some(Level { step_s, spread_s: of_rows.max(of_blocks).max(WANDER * step_s) })
+    Some(Level { step_s, spread_s: of_rows.max(of_blocks) })
 }
 
 fn mean_s(rows: &[&PaceRow]) -> Option<f64> {

@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use ndarray::Array2;
 use trainwarden_telemetry::{
-    Attempt, Impact, Incident, IncidentId, Kind, Label, Metric, Onset, Panel, RunId, Severity, State, Step, Timestamp,
+    Attempt, Impact, Incident, IncidentId, Kind, Label, Metric, Onset, Panel, Rank, RunId, Severity, State, Step,
+    Timestamp,
 };
 
 use super::{Course, Meter, Pace, Span, impact};
@@ -158,6 +159,50 @@ fn a_stop_lasts_until_the_next_launch_and_costs_what_that_repeats() {
     let closed = cost(&hang, &[first, second], Some(79)).expect("a pace is known");
     assert_eq!(closed.gpu_seconds_lost, (300 + 20) * WORLD_SIZE, "down from 100 s to 400 s, and 20 steps again");
     assert!(closed.low <= closed.gpu_seconds_lost && closed.high >= closed.gpu_seconds_lost);
+}
+
+/// A panel of the own work of eight ranks.
+fn work(at: Label, metric: &str, seconds: f64) -> Panel {
+    Panel {
+        metric: Metric::new(metric),
+        ranks: (0..8).map(Rank).collect(),
+        values: Array2::from_elem((1, 8), seconds as f32),
+        present: Array2::from_elem((1, 8), true),
+        clocks: Array2::from_elem((1, 8), i64::MIN),
+        ..row(at, seconds)
+    }
+}
+
+#[test]
+fn a_wave_that_all_ranks_have_in_common_is_not_counted_to_one_of_them_whichever_row_comes_first() {
+    for is_work_first in [true, false] {
+        let (mut pace, mut now_s) = (Pace::default(), 0.0);
+        for step in 0..200 {
+            // All ranks work 10 % longer from step 100 on; one makes each step 0.05 s longer from step 150 on.
+            let common_s = if step < 100 { 0.5 } else { 0.55 };
+            now_s += 2.0 * common_s + if step < 150 { 0.0 } else { 0.05 };
+            let at = label(step, now_s);
+            let works = ["forward_time_s", "backward_time_s"].map(|metric| work(at, metric, common_s));
+            let end = row(at, 1.0);
+            let [forward, backward] = works;
+            let rows = if is_work_first { [forward, backward, end] } else { [end, forward, backward] };
+            // A clock is there before the first row.
+            if step == 0 {
+                pace.observe(&row(label(0, 0.0), 1.0), |_| {});
+            }
+            rows.iter().for_each(|row| {
+                pace.observe(row, |_| {});
+            });
+        }
+        let meter = Meter::beyond_peers(&pace, Step(150)).expect("work is logged");
+        let paces = BTreeMap::from([(Attempt(0), pace)]);
+        let course = Course { paces: &paces, world_size: WORLD_SIZE, good_step: None, saved_step: None };
+        let at = Label { step: Some(Step(150)), time: None };
+        let span = Span { onset: at, last: at, is_over: false };
+        let found = impact(&incident(Kind::SlowRank, 150), span, Some(&meter), &course).expect("a pace is known");
+        assert_eq!(found.gpu_seconds_lost, 20, "50 steps, 0.05 s, 8 ranks: {found:?}");
+        assert!(found.high - found.low <= 3, "{found:?}");
+    }
 }
 
 #[test]
