@@ -288,6 +288,7 @@ fn paragraph(incident: &Incident, style: Style) -> String {
         line("roll back", format!("to {}", good.name));
     }
     line("touched", incident.affected_checkpoints.join(", "));
+    line("runbook", format!("docs/runbooks/{}.md", incident.kind));
     line("id", incident.id.0.clone());
     text
 }

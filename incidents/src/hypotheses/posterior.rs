@@ -46,7 +46,7 @@ pub(crate) fn posterior(kind: Kind, facts: &[Fact]) -> Vec<Hypothesis> {
     let hypothesis = |((place, _), thousandths): (&(usize, f64), f64)| Hypothesis {
         cause: Cause::ALL[*place],
         probability: thousandths / THOUSAND,
-        why: why(*place, (kind, &base), facts),
+        why: why(*place, &base, facts),
     };
     shown.iter().zip(thousandths).map(hypothesis).collect()
 }
@@ -56,24 +56,23 @@ fn normalised(weights: Weights) -> Weights {
     weights.map(|weight| weight / total)
 }
 
-/// The base rate, what speaks for a cause and what against it.
-fn why(place: usize, (kind, base): (Kind, &Weights), facts: &[Fact]) -> String {
+/// What speaks for a cause, what against it, and its base rate.
+fn why(place: usize, base: &Weights, facts: &[Fact]) -> String {
     let mut lifts: Vec<(f64, &str)> = facts.iter().map(|fact| (lift(fact, place, base), fact.words.as_str())).collect();
     lifts.sort_by(|one, other| other.0.total_cmp(&one.0).then(one.1.cmp(other.1)));
     let pro: Vec<&str> =
         lifts.iter().filter(|(lift, _)| *lift >= FOR_MIN).take(FOR_MAX).map(|(_, words)| *words).collect();
     let contra = lifts.last().filter(|(lift, _)| *lift <= AGAINST_MAX).map(|(_, words)| *words);
-    let mut text = format!("{} of `{kind}` by base rate", share(base[place]));
+    let mut parts = Vec::new();
     if !pro.is_empty() {
-        text += &format!("; for it: {}", pro.join("; "));
+        parts.push(format!("for it: {}", pro.join("; ")));
     }
-    if let Some(words) = contra {
-        text += &format!("; against it: {words}");
-    }
+    parts.extend(contra.map(|words| format!("against it: {words}")));
+    parts.push(format!("base rate {}", share(base[place])));
     if Cause::ALL[place] == Cause::Deliberate {
-        text += "; it is about a pattern, not about a person";
+        parts.push("it is about a pattern, not about a person".to_owned());
     }
-    text
+    parts.join("; ")
 }
 
 /// How many times as likely a cause makes a fact as the causes do on the whole.

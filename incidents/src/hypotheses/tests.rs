@@ -3,7 +3,7 @@ use trainwarden_telemetry::{
     Rank, RunId, Severity, State, Step, Timestamp,
 };
 
-use super::table::base_rates;
+use super::table::{Weights, base_rates, chance};
 use super::{Surroundings, facts, posterior};
 
 fn incident(kind: Kind, ranks: &[u32]) -> Incident {
@@ -187,5 +187,53 @@ fn no_kind_by_itself_makes_a_deliberate_act_the_likeliest() {
             let hypotheses = alone(&incident(*kind, ranks));
             assert_ne!(hypotheses[0].cause, Cause::Deliberate, "{kind} of {ranks:?}: {hypotheses:?}");
         }
+    }
+}
+
+#[test]
+fn the_page_shows_the_table_as_it_is() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/hypotheses.md"));
+    let page = page.expect("the page is there");
+    for kind in Kind::ALL {
+        let cells: Vec<String> = base_rates(*kind).iter().map(|rate| rate.to_string()).collect();
+        let row = format!("| `{kind}` | {} |", cells.join(" | "));
+        assert!(page.contains(&row), "the page does not say: {row}");
+    }
+    let facts: [Weights; 18] = [
+        chance::ONE_RANK,
+        chance::ONE_NODE,
+        chance::SEVERAL_NODES,
+        chance::WHOLE_RUN,
+        chance::HELD_BACK,
+        chance::CLOCKS_SET,
+        chance::CLOCKS_FELL,
+        chance::DEVICE_ERRORS,
+        chance::DEVICES_QUIET,
+        chance::CAME_BACK,
+        chance::AT_LAUNCH,
+        chance::AT_CHECKPOINT,
+        chance::CONTRADICTED,
+        chance::ENVIRONMENT_MOVED,
+        chance::DATA_STRANGE,
+        chance::SEVERAL_LAWS,
+        chance::ROLLOUT_RECORDED,
+        chance::COMMAND_RECORDED,
+    ];
+    for chances in facts {
+        let cells: Vec<String> = chances.iter().map(|chance| format!("{chance:.2}")).collect();
+        let row = format!(" | {} |", cells.join(" | "));
+        assert!(page.contains(&row), "the page does not say: {row}");
+    }
+    for cause in Cause::ALL {
+        assert!(page.contains(&format!("| `{cause}` |")), "{cause}");
+    }
+}
+
+#[test]
+fn of_the_facts_about_whom_an_incident_names_one_is_true() {
+    let scopes = [chance::ONE_RANK, chance::ONE_NODE, chance::SEVERAL_NODES, chance::WHOLE_RUN];
+    for (place, cause) in Cause::ALL.iter().enumerate() {
+        let sum: f64 = scopes.iter().map(|chances| chances[place]).sum();
+        assert!((sum - 1.0).abs() < 1e-9, "{cause}: {sum}");
     }
 }
