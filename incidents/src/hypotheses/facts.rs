@@ -166,11 +166,11 @@ fn change_fact(incident: &Incident) -> Option<Fact> {
         Act::Rollout => (chance::ROLLOUT_RECORDED, "a change"),
         Act::Command => (chance::COMMAND_RECORDED, "a command"),
     };
-    let node = change.node.as_ref().map_or(String::new(), |node| format!(" on {node}"));
+    let node = change.node.as_ref().map_or(String::new(), |node| format!(" on {}", short(node)));
     let words = format!(
         "{what} (`{} {}`) is on record {:.0} s before{node}, {} by accident",
-        change.source,
-        change.kind,
+        short(&change.source),
+        short(&change.kind),
         change.lag_s.abs(),
         odds(by_accident)
     );
@@ -178,6 +178,13 @@ fn change_fact(incident: &Incident) -> Option<Fact> {
     Some(fact(words, recorded.map(|left| left + (1.0 - left) * by_accident)))
 }
 
+/// A name from the telemetry, which may be as long as its sender likes.
+fn short(name: &str) -> String {
+    name.chars().take(NAME_LETTERS).collect()
+}
+
+/// Letters of a name that is repeated in a reason.
+const NAME_LETTERS: usize = 64;
 /// Where the trail is too short to know a rate.
 const UNKNOWN_P: f64 = 0.3;
 /// A rate known from few records is not known better than this.

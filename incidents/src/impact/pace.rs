@@ -27,6 +27,7 @@ const CLOCKS: [&str; 2] = ["step_time_s", "loss"];
 
 /// One row: some steps, and the time that they took together.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "PackedRow", into = "PackedRow")]
 pub(crate) struct PaceRow {
     pub(crate) label: Label,
     /// Steps since the row before.
@@ -38,6 +39,23 @@ pub(crate) struct PaceRow {
     pub(crate) works: u8,
     /// Rows of the launch before this one.
     index: u64,
+}
+
+/// A row as it is written to a snapshot: hundreds of them with the names of their fields would be most of it.
+type PackedRow = ((Option<u64>, Option<i64>), u64, f64, f64, u8, u64);
+
+impl From<PaceRow> for PackedRow {
+    fn from(row: PaceRow) -> Self {
+        let place = (row.label.step.map(|step| step.0), row.label.time.map(|time| time.0));
+        (place, row.steps, row.seconds, row.work_s, row.works, row.index)
+    }
+}
+
+impl From<PackedRow> for PaceRow {
+    fn from(((step, time), steps, seconds, work_s, works, index): PackedRow) -> Self {
+        let label = Label { step: step.map(Step), time: time.map(Timestamp) };
+        Self { label, steps, seconds, work_s, works, index }
+    }
 }
 
 /// A level, and how far it wanders by itself.
