@@ -218,6 +218,13 @@ fn parse_speed(text: &str) -> Result<f64, String> {
     }
 }
 
+fn parse_price(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(price) if price.is_finite() && price >= 0.0 => Ok(price),
+        _ => Err(format!("`{text}` is no price of a GPU-hour, such as 2.5")),
+    }
+}
+
 /// A time as people and programs write it, in nanoseconds since the epoch.
 ///
 /// # Errors
@@ -386,6 +393,12 @@ pub struct ReplayArgs {
     /// Keep broken rows in DIR/rejects.jsonl
     #[arg(long, value_name = "DIR")]
     pub rejects: Option<PathBuf>,
+    /// Price of one GPU for one hour: incidents then tell what lost time cost
+    #[arg(long, value_name = "PRICE", value_parser = parse_price)]
+    pub gpu_hour_price: Option<f64>,
+    /// Currency of that price
+    #[arg(long, value_name = "CURRENCY", default_value = "USD")]
+    pub currency: String,
 }
 
 /// Arguments of `simulate`.

@@ -19,7 +19,7 @@ use crate::cli::{
     ImportSeriesArgs, ImportWideArgs, IncidentsArgs, IncidentsCommand, ReplayArgs, SendArgs, ServeArgs, SimulateArgs,
 };
 use crate::client::GrpcPublisher;
-use crate::config::Config;
+use crate::config::{Config, ImpactConfig};
 use crate::demo::screen::Screen;
 use crate::demo::{self, script};
 use crate::incident_list::{IncidentFilter, Place};
@@ -195,7 +195,9 @@ fn run_demo(args: &DemoArgs) -> Result<ExitCode> {
 }
 
 fn run_replay(args: &ReplayArgs) -> Result<ExitCode> {
-    let (findings, rejects) = replay(&args.paths, args.rejects.as_deref())?;
+    let (mut findings, rejects) = replay(&args.paths, args.rejects.as_deref())?;
+    let impact = ImpactConfig { gpu_hour_price: args.gpu_hour_price, currency: args.currency.clone() };
+    findings.price(&impact);
     rejects.summary().iter().for_each(|line| tell(line));
     report_counts(&findings);
     print(|out| match args {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use trainwarden_store::ArchiveOptions;
+use trainwarden_telemetry::Incident;
 
 use crate::client;
 use crate::serve::access::TokenConfig;
@@ -49,6 +50,8 @@ pub struct Config {
     /// What the port is encrypted with; without it plain, on loopback.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsConfig>,
+    /// What lost time costs.
+    pub impact: ImpactConfig,
 }
 
 /// The embedded log.
@@ -92,6 +95,31 @@ pub struct TlsConfig {
     pub key: PathBuf,
 }
 
+/// What lost time costs. Without a price incidents tell GPU-seconds alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImpactConfig {
+    /// Price of one GPU for one hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_hour_price: Option<f64>,
+    /// Its currency.
+    pub currency: String,
+}
+
+impl Default for ImpactConfig {
+    fn default() -> Self {
+        Self { gpu_hour_price: None, currency: "USD".to_owned() }
+    }
+}
+
+impl ImpactConfig {
+    /// Puts the price on what an incident lost, where there is one.
+    pub fn price(&self, incident: &mut Incident) {
+        let Some(price) = self.gpu_hour_price else { return };
+        incident.impact = incident.impact.take().map(|impact| impact.priced(price, &self.currency));
+    }
+}
+
 /// A sender's public key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -117,6 +145,7 @@ impl Default for Config {
             archive: ArchiveOptions::default(),
             access: AccessConfig::default(),
             tls: None,
+            impact: ImpactConfig::default(),
         }
     }
 }
@@ -184,6 +213,9 @@ impl Config {
         }
         if self.log.partitions == 0 || self.log.partitions > 1024 {
             bail!("`log.partitions` is {}: accepted are 1 to 1024", self.log.partitions);
+        }
+        if let Some(price) = self.impact.gpu_hour_price.filter(|price| !price.is_finite() || *price < 0.0) {
+            bail!("`impact.gpu_hour_price` is {price}: accepted are numbers from 0 on, such as 2.5");
         }
         self.trusted_keys().map(|_| ())
     }
@@ -282,6 +314,8 @@ mod tests {
         for (text, expected) in [
             ("[log]\npartitions = 0\n", "accepted are 1 to 1024"),
             ("listen = \"0.0.0.0:7788\"\n", "set `tls` and `access.tokens`"),
+            ("listen = \"0.0.0.0:7788\"\n", "only loopback"),
+            ("[impact]\ngpu_hour_price = -1.0\n", "accepted are numbers from 0 on"),
             ("[[ingest.keys]]\nsender = \"n1\"\nkey = \"abc\"\n", "`n1` is not hexadecimal"),
             ("[[ingest.keys]]\nsender = \"n1\"\nkey = \"abcd\"\n", "32 bytes"),
         ] {

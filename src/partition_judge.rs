@@ -10,6 +10,7 @@ use trainwarden_proto::v1::Mark;
 use trainwarden_store::{Commit, IncidentRow, PartitionState, RejectRow, RunSnapshot, ToldChange};
 use trainwarden_telemetry::{Change, IncidentId, RunId};
 
+use crate::config::ImpactConfig;
 use crate::run_judge::RunJudge;
 
 /// How much of a record that cannot be read is kept as evidence.
@@ -44,6 +45,8 @@ pub struct PartitionJudge {
     rejects: Vec<RejectRow>,
     reject_counts: BTreeMap<&'static str, u64>,
     records: u64,
+    /// What lost time costs. No part of what is judged: put on what is told.
+    impact: ImpactConfig,
 }
 
 impl PartitionJudge {
@@ -60,7 +63,14 @@ impl PartitionJudge {
             rejects: Vec::new(),
             reject_counts: BTreeMap::new(),
             records: 0,
+            impact: ImpactConfig::default(),
         }
+    }
+
+    /// The same judge, which tells what lost time costs.
+    #[must_use]
+    pub fn priced(self, impact: &ImpactConfig) -> Self {
+        Self { impact: impact.clone(), ..self }
     }
 
     /// The judge whose commits gave this state.
@@ -141,7 +151,9 @@ impl PartitionJudge {
         let mut rows = Vec::new();
         for judge in runs.iter().filter_map(|run| self.runs.get(run)) {
             for incident in judge.incidents() {
-                let json = serde_json::to_string(incident).expect(IN_MEMORY);
+                let mut incident = incident.clone();
+                self.impact.price(&mut incident);
+                let json = serde_json::to_string(&incident).expect(IN_MEMORY);
                 if self.written.get(&incident.id) != Some(&json) {
                     self.written.insert(incident.id.clone(), json.clone());
                     rows.push(IncidentRow { id: incident.id.0.clone(), as_of: judge.next(), json });
@@ -189,16 +201,28 @@ impl PartitionJudge {
         let judge = self.runs.get_mut(&run).expect("inserted above");
         let first = judge.told();
         let changes = judge.take(&frame, (record.offset, record.append_time))?;
-        tell(&mut self.changes, &run, first, &changes);
+        self.tell(&run, first, changes);
         self.dirty.insert(run);
         Ok(())
     }
 
     fn tick(&mut self, record: &LogRecord) {
+        let mut told = Vec::new();
         for (run, judge) in self.runs.iter_mut().filter(|(_, judge)| judge.is_live()) {
             let first = judge.told();
-            tell(&mut self.changes, run, first, &judge.tick((record.offset, record.append_time)));
+            told.push((run.clone(), first, judge.tick((record.offset, record.append_time))));
             self.dirty.insert(run.clone());
+        }
+        for (run, first, changes) in told {
+            self.tell(&run, first, changes);
+        }
+    }
+
+    fn tell(&mut self, run: &RunId, first: u64, changes: Vec<Change>) {
+        for (number, mut change) in (first..).zip(changes) {
+            self.impact.price(&mut change.incident);
+            let json = serde_json::to_string(&change).expect(IN_MEMORY);
+            self.changes.push(ToldChange { run: run.0.to_string(), number, json });
         }
     }
 
@@ -214,13 +238,6 @@ impl PartitionJudge {
             "head": head.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
         });
         self.rejects.push(RejectRow { offset: record.offset, json: evidence.to_string() });
-    }
-}
-
-fn tell(told: &mut Vec<ToldChange>, run: &RunId, first: u64, changes: &[Change]) {
-    for (number, change) in (first..).zip(changes) {
-        let json = serde_json::to_string(change).expect(IN_MEMORY);
-        told.push(ToldChange { run: run.0.to_string(), number, json });
     }
 }
 

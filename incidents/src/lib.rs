@@ -6,7 +6,9 @@ mod audit;
 mod cause;
 mod checkpoints;
 mod correlator;
+mod hypotheses;
 mod id;
+mod impact;
 mod limits;
 
 pub use correlator::{Correlator, acknowledge};

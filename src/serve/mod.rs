@@ -165,6 +165,7 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
         store,
         desk,
         admission,
+        impact: config.impact.clone(),
         stop: Arc::clone(&stop),
         #[cfg(feature = "kafka")]
         handover: parts.handover,

@@ -14,6 +14,7 @@ use trainwarden_store::{Commit, PartitionState, StateStore};
 use super::desk::Desk;
 #[cfg(feature = "kafka")]
 use super::handover::Handover;
+use crate::config::ImpactConfig;
 use crate::partition_judge::{Admission, PartitionJudge};
 
 /// How long the log may be quiet before the worker looks at its own duties.
@@ -34,6 +35,7 @@ pub(super) struct Worker {
     store: Arc<StateStore>,
     desk: Arc<Desk>,
     admission: Admission,
+    impact: ImpactConfig,
     partitions: BTreeMap<u32, PartitionJudge>,
     stop: Arc<AtomicBool>,
     name: String,
@@ -53,6 +55,8 @@ pub(super) struct WorkerParts {
     pub(super) desk: Arc<Desk>,
     /// What is taken.
     pub(super) admission: Admission,
+    /// What lost time costs.
+    pub(super) impact: ImpactConfig,
     /// Set when the service stops.
     pub(super) stop: Arc<AtomicBool>,
     /// What other workers are told, where there may be some.
@@ -69,6 +73,7 @@ impl Worker {
             store: parts.store,
             desk: parts.desk,
             admission: parts.admission,
+            impact: parts.impact,
             partitions: BTreeMap::new(),
             stop: parts.stop,
             name: format!("serve-{}", std::process::id()),
@@ -149,7 +154,7 @@ impl Worker {
         });
         info!(partition, position = judge.next(), runs = state.runs.len(), "judging a partition");
         let next = judge.next();
-        self.partitions.insert(partition, judge);
+        self.partitions.insert(partition, judge.priced(&self.impact));
         Ok(self.source.begin(partition, next)?)
     }
 

@@ -3,6 +3,7 @@
 //! No input or output, no clock and no arithmetic beyond labels. Everything that crosses from one stage of the pipeline
 //! to the next is defined here, once.
 
+mod cause;
 mod collective;
 mod digest;
 mod event;
@@ -17,6 +18,7 @@ mod run;
 mod table;
 mod verdict;
 
+pub use cause::{Cause, Hypothesis, Impact};
 pub use collective::{CollectiveCall, CollectiveEntry};
 pub use digest::{DigestEntry, DigestKind, DigestSet};
 pub use event::Event;
