@@ -17,6 +17,10 @@ mod faults;
 mod feed;
 #[path = "kafka/latest.rs"]
 mod latest;
+#[path = "metrics/mod.rs"]
+mod metrics;
+#[path = "kafka/otlp.rs"]
+mod otlp;
 #[path = "kafka/places.rs"]
 mod places;
 #[path = "recorded/mod.rs"]

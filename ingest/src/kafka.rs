@@ -1,6 +1,7 @@
 //! The log on Apache Kafka: reading in a group, writing, compacted topics, and topics that are made as they must be.
 
 mod client;
+mod committed;
 mod compacted;
 mod consumer;
 mod cursor;
@@ -15,6 +16,7 @@ mod reader;
 mod topics;
 mod writer;
 
+pub use committed::committed;
 pub use compacted::{Compacted, Latest};
 pub use consumer::KafkaSource;
 pub use follower::{Change, Follower};

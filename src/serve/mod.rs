@@ -7,6 +7,9 @@ mod handover;
 mod http;
 mod incidents_service;
 mod ingest_service;
+mod otlp;
+#[cfg(feature = "kafka")]
+mod otlp_topic;
 mod worker;
 
 use std::fs;
@@ -26,6 +29,7 @@ use trainwarden_store::{Archive, StateStore};
 
 use self::archiver::{Archiver, ArchiverParts};
 use self::desk::Desk;
+use self::otlp::OtlpIntake;
 use self::worker::{Worker, WorkerParts};
 use crate::config::Config;
 use crate::partition_judge::Admission;
@@ -133,12 +137,15 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
         store: Arc::clone(&store),
         publisher: Arc::clone(&publisher),
         admission: Arc::new(admission.clone()),
+        otlp: open_otlp(config, &publisher, &desk)?,
     };
     #[cfg(feature = "kafka")]
-    let follower = parts.handover.as_ref().map(handover::Handover::follow).transpose()?.map(|follower| {
+    let mut readers = start_otlp_topics(config, front.otlp.as_ref(), &desk, &stop)?;
+    #[cfg(feature = "kafka")]
+    readers.extend(parts.handover.as_ref().map(handover::Handover::follow).transpose()?.map(|follower| {
         let (store, desk, stop) = (Arc::clone(&store), Arc::clone(&desk), Arc::clone(&stop));
         std::thread::spawn(move || handover::follow_incidents(follower, &store, &desk, &stop))
-    });
+    }));
     let archiver = Archiver::new(ArchiverParts {
         source: archive_source,
         archive: Archive::open(config.archive.clone(), &config.data)?,
@@ -148,9 +155,7 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
         admission: admission.clone(),
         stop: Arc::clone(&stop),
     });
-    let runtime = tokio::runtime::Handle::current();
-    let archive_thread = std::thread::Builder::new().name("archive".to_owned()).spawn(move || archiver.run(&runtime));
-    let archive_thread = archive_thread.context("cannot start the archiving thread")?;
+    let archive_thread = start_archiver(archiver)?;
     let worker = Worker::new(WorkerParts {
         source,
         publisher,
@@ -184,12 +189,45 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
     // A panic there was told on stderr already; what was not archived is archived after the next start.
     let _ = tokio::task::block_in_place(|| archive_thread.join());
     #[cfg(feature = "kafka")]
-    if let Some(follower) = follower {
+    for reader in readers {
         // A panic there was told on stderr already.
-        let _ = tokio::task::block_in_place(|| follower.join());
+        let _ = tokio::task::block_in_place(|| reader.join());
     }
     served?;
     judged.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn start_archiver(archiver: Archiver) -> Result<std::thread::JoinHandle<()>> {
+    let runtime = tokio::runtime::Handle::current();
+    let thread = std::thread::Builder::new().name("archive".to_owned()).spawn(move || archiver.run(&runtime));
+    thread.context("cannot start the archiving thread")
+}
+
+/// Where metrics of OpenTelemetry go; nowhere, where signatures are asked for and we have no key.
+fn open_otlp(config: &Config, publisher: &Arc<dyn Publisher>, desk: &Arc<Desk>) -> Result<Option<Arc<OtlpIntake>>> {
+    if !config.takes_otlp() {
+        return Ok(None);
+    }
+    let intake = OtlpIntake::new(config.otlp_key()?, Arc::clone(publisher), Arc::clone(desk));
+    Ok(Some(Arc::new(intake)))
+}
+
+/// Reads the topics of OpenTelemetry Collectors, each on a thread of its own.
+#[cfg(feature = "kafka")]
+fn start_otlp_topics(
+    config: &Config,
+    intake: Option<&Arc<OtlpIntake>>,
+    desk: &Arc<Desk>,
+    stop: &Arc<AtomicBool>,
+) -> Result<Vec<std::thread::JoinHandle<()>>> {
+    let (Some(kafka), Some(intake)) = (&config.kafka, intake) else { return Ok(Vec::new()) };
+    let start = |topic: &String| {
+        let (intake, desk, stop) = (Arc::clone(intake), Arc::clone(desk), Arc::clone(stop));
+        let reader = otlp_topic::OtlpTopic::open(kafka, topic, intake, desk, stop)?;
+        let thread = std::thread::Builder::new().name("otlp".to_owned()).spawn(move || reader.run());
+        thread.context("cannot start a thread for a topic of OTLP")
+    };
+    config.otlp.kafka_topics.iter().map(start).collect()
 }
 
 /// Waits for Ctrl-C, or for the signal that service managers send.
