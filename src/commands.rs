@@ -14,13 +14,14 @@ use trainwarden_store::StoreError;
 use trainwarden_telemetry::Fault;
 
 use crate::cli::{
-    CheckArgs, Cli, Command, DemoArgs, DetectorsArgs, ImportArgs, ImportCommand, ImportSeriesArgs, ImportWideArgs,
-    IncidentsArgs, IncidentsCommand, ReplayArgs, SendArgs, ServeArgs, SimulateArgs,
+    CheckArgs, Cli, Command, DemoArgs, DetectorsArgs, DoctorArgs, ImportArgs, ImportCommand, ImportSeriesArgs,
+    ImportWideArgs, IncidentsArgs, IncidentsCommand, ReplayArgs, SendArgs, ServeArgs, SimulateArgs,
 };
 use crate::client::GrpcPublisher;
 use crate::config::Config;
 use crate::demo::screen::Screen;
 use crate::demo::{self, script};
+use crate::doctor::{self, Verdict};
 use crate::incident_list::{IncidentFilter, Place};
 use crate::output::{self, Output, Style, tell};
 use crate::replay::{Findings, replay};
@@ -49,6 +50,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Send(args) => run_send(&args),
         Command::Incidents(args) => run_incidents(args),
         Command::Check(args) => run_check(&args),
+        Command::Doctor(args) => run_doctor(&args),
         Command::Detectors(args) => run_detectors(&args),
     }
 }
@@ -142,6 +144,18 @@ fn run_check(args: &CheckArgs) -> Result<ExitCode> {
     let text = toml::to_string(&config).context("a configuration is TOML")?;
     print(|out| write!(out, "# good; with defaults filled in it is\n{text}"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_doctor(args: &DoctorArgs) -> Result<ExitCode> {
+    let config = Config::read(args.config.as_deref(), std::env::vars())?;
+    let findings = doctor::examine(&config);
+    print(|out| doctor::write(out, &findings, args.output))?;
+    let worst = findings.iter().map(|finding| finding.verdict).max();
+    Ok(match findings.iter().any(|finding| finding.is_unreachable) {
+        true => ExitCode::from(EXIT_OUTSIDE),
+        false if worst == Some(Verdict::Wrong) => ExitCode::from(EXIT_FINDING),
+        false => ExitCode::SUCCESS,
+    })
 }
 
 fn run_demo(args: &DemoArgs) -> Result<ExitCode> {

@@ -11,6 +11,8 @@ use trainwarden_ingest::{Publisher, Source};
 
 #[path = "kafka/broker.rs"]
 mod broker;
+#[path = "kafka/doctor.rs"]
+mod doctor;
 #[path = "kafka/faults.rs"]
 mod faults;
 #[path = "kafka/feed.rs"]

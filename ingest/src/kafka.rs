@@ -14,6 +14,7 @@ mod publisher;
 mod queue;
 mod reader;
 mod topics;
+mod view;
 mod writer;
 
 pub use committed::committed;
@@ -23,3 +24,4 @@ pub use follower::{Change, Follower};
 pub use options::{KafkaOptions, SaslMechanism, SaslOptions, TlsOptions, TopicNames};
 pub use publisher::{KafkaPublisher, PLACE_UNTOLD};
 pub use topics::{Topics, create_topics};
+pub use view::{ClusterView, TopicView};
