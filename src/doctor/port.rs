@@ -92,13 +92,16 @@ mod tests {
         let mut config = Config { listen: held.local_addr().expect("it is bound"), ..Config::default() };
         config.data = tempfile::tempdir().expect("a temporary folder").path().to_owned();
         // It accepts and closes, as something that is no HTTP server would.
-        let accepting = std::thread::spawn(move || drop(held.accept().map(|_| held)));
+        let accepting = std::thread::spawn(move || {
+            drop(held.accept());
+            held
+        });
         let found = look(&config);
         assert_eq!(found[0].verdict, Verdict::Wrong, "{found:?}");
         if cfg!(target_os = "linux") {
             assert!(found[0].what.contains(&format!("process {}", std::process::id())), "{found:?}");
         }
-        accepting.join().expect("it ends");
+        drop(accepting.join().expect("it ends"));
         assert_eq!(look(&config)[0].verdict, Verdict::Good);
     }
 }
