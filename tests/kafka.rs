@@ -13,6 +13,8 @@ use trainwarden_ingest::{Publisher, Source};
 mod broker;
 #[path = "kafka/doctor.rs"]
 mod doctor;
+#[path = "kafka/events.rs"]
+mod events;
 #[path = "kafka/faults.rs"]
 mod faults;
 #[path = "kafka/feed.rs"]

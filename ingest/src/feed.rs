@@ -168,7 +168,8 @@ impl Feed {
         if self.attempts.len() == self.told.len() {
             return membership;
         }
-        let begun: BTreeSet<u32> = records.iter().map(Record::attempt).collect();
+        let own = records.iter().filter(|record| !record.row.is_of_every_run());
+        let begun: BTreeSet<u32> = own.map(Record::attempt).collect();
         for attempt in begun.difference(&self.told) {
             let later = self.placements.split_off(&(attempt + 1));
             if let Some((_, placements)) = mem::replace(&mut self.placements, later).pop_last() {
@@ -207,6 +208,10 @@ impl Feed {
         if let Some((_, ranks)) = self.speakers.get_mut(&attempt) {
             ranks.extend(row.rank().map(Rank));
         }
+        self.keep(log_time, row);
+    }
+
+    fn keep(&mut self, log_time: i64, row: Row) {
         self.waiting.entry(log_time.div_euclid(self.bucket_ns())).or_default().push(Record { log_time, row });
     }
 
@@ -237,7 +242,11 @@ impl RunPart for Feed {
 
     fn event(&mut self, (log_time, event): TimedEvent) {
         let log_time = self.log_time(log_time);
-        self.push(log_time, event.attempt.0, Row::Event(event));
+        match event.run {
+            Some(_) => self.push(log_time, event.attempt.0, Row::Event(event)),
+            // No attempt of this run begins with it.
+            None => self.keep(log_time, Row::Event(event)),
+        }
     }
 
     fn placements(&mut self, attempt: u32) -> &mut BTreeMap<Rank, Placement> {

@@ -185,6 +185,11 @@ pub enum Row {
 }
 
 impl Row {
+    /// True for an event that names no run.
+    pub(crate) fn is_of_every_run(&self) -> bool {
+        matches!(self, Self::Event(event) if event.run.is_none())
+    }
+
     /// The rank it is of; `None` for the whole run.
     #[must_use]
     pub fn rank(&self) -> Option<u32> {

@@ -3,6 +3,8 @@
 mod archiver;
 pub mod desk;
 #[cfg(feature = "kafka")]
+mod events_topic;
+#[cfg(feature = "kafka")]
 mod handover;
 mod http;
 mod incidents_service;
@@ -10,6 +12,8 @@ mod ingest_service;
 mod otlp;
 #[cfg(feature = "kafka")]
 mod otlp_topic;
+#[cfg(feature = "kafka")]
+mod side_topic;
 mod worker;
 
 use std::fs;
@@ -140,7 +144,7 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
         otlp: open_otlp(config, &publisher, &desk)?,
     };
     #[cfg(feature = "kafka")]
-    let mut readers = start_otlp_topics(config, front.otlp.as_ref(), &desk, &stop)?;
+    let mut readers = start_side_topics(config, &publisher, front.otlp.as_ref().map(|otlp| (otlp, &desk)), &stop)?;
     #[cfg(feature = "kafka")]
     readers.extend(parts.handover.as_ref().map(handover::Handover::follow).transpose()?.map(|follower| {
         let (store, desk, stop) = (Arc::clone(&store), Arc::clone(&desk), Arc::clone(&stop));
@@ -212,22 +216,30 @@ fn open_otlp(config: &Config, publisher: &Arc<dyn Publisher>, desk: &Arc<Desk>) 
     Ok(Some(Arc::new(intake)))
 }
 
-/// Reads the topics of OpenTelemetry Collectors, each on a thread of its own.
+/// Reads the topics beside the log, each on a thread of its own: events of every run, and those of OpenTelemetry.
 #[cfg(feature = "kafka")]
-fn start_otlp_topics(
+fn start_side_topics(
     config: &Config,
-    intake: Option<&Arc<OtlpIntake>>,
-    desk: &Arc<Desk>,
+    publisher: &Arc<dyn Publisher>,
+    otlp: Option<(&Arc<OtlpIntake>, &Arc<Desk>)>,
     stop: &Arc<AtomicBool>,
 ) -> Result<Vec<std::thread::JoinHandle<()>>> {
-    let (Some(kafka), Some(intake)) = (&config.kafka, intake) else { return Ok(Vec::new()) };
-    let start = |topic: &String| {
-        let (intake, desk, stop) = (Arc::clone(intake), Arc::clone(desk), Arc::clone(stop));
-        let reader = otlp_topic::OtlpTopic::open(kafka, topic, intake, desk, stop)?;
-        let thread = std::thread::Builder::new().name("otlp".to_owned()).spawn(move || reader.run());
-        thread.context("cannot start a thread for a topic of OTLP")
+    use self::side_topic::{SideTopic, Taker};
+    let Some(kafka) = &config.kafka else { return Ok(Vec::new()) };
+    let events: Box<dyn Taker> = Box::new(events_topic::EventsTaker::new(Arc::clone(publisher)));
+    let mut takers = vec![(&kafka.topics.events, events)];
+    if let Some((intake, desk)) = otlp {
+        takers.extend(config.otlp.kafka_topics.iter().map(|topic| {
+            let taker = otlp_topic::OtlpTaker::new(topic, Arc::clone(intake), Arc::clone(desk));
+            (topic, Box::new(taker) as Box<dyn Taker>)
+        }));
+    }
+    let start = |(topic, taker): (&String, Box<dyn Taker>)| {
+        let reader = SideTopic::open(kafka, topic, taker, Arc::clone(stop))?;
+        let thread = std::thread::Builder::new().name("side-topic".to_owned()).spawn(move || reader.run());
+        thread.context("cannot start a thread for a topic beside the log")
     };
-    config.otlp.kafka_topics.iter().map(start).collect()
+    takers.into_iter().map(start).collect()
 }
 
 /// Waits for Ctrl-C, or for the signal that service managers send.
