@@ -9,6 +9,9 @@ use trainwarden_proto::v1::{AcknowledgeRequest, AnnotateRequest, EventReceipt};
 use crate::client;
 use crate::incident_list::{Place, runtime};
 
+/// Who sends what people do, in the name of a service.
+pub const ACT_SENDER: &str = "trainwarden";
+
 /// Who acts, and where.
 #[derive(Clone, Debug)]
 pub struct Person {

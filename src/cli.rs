@@ -18,6 +18,11 @@ const EXAMPLES: &str = "Examples:
   trainwarden replay runs/llm-7b
   trainwarden detectors";
 
+/// What the exit code of `doctor` says.
+const DOCTOR_CODES: &str = "Example: trainwarden doctor --config /etc/trainwarden.toml
+
+Exit codes: 0 nothing is wrong, 1 something is, 2 the configuration is, 3 something outside does not answer";
+
 /// Watches the training of large models for interference: what is wrong, since when, on which ranks.
 #[derive(Debug, Parser)]
 #[command(name = "trainwarden", version, about, max_term_width = 100, after_help = EXAMPLES)]
@@ -52,6 +57,9 @@ pub enum Command {
     Annotate(AnnotateArgs),
     /// Say what is wrong with a configuration
     Check(CheckArgs),
+    /// Say what is wrong here: brokers, clocks, disks, keys, port, state, limits
+    #[command(after_help = DOCTOR_CODES)]
+    Doctor(DoctorArgs),
     /// List the detectors: what each watches and what it can find
     Detectors(DetectorsArgs),
 }
@@ -417,6 +425,17 @@ pub struct SimulateArgs {
     /// Form of the files written
     #[arg(long, value_enum, default_value = "parquet", value_name = "FORMAT")]
     pub format: FolderFormat,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The configuration of the service; without it the defaults
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How findings are printed
+    #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
+    pub output: Output,
 }
 
 /// Arguments of `detectors`.

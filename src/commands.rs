@@ -15,13 +15,15 @@ use trainwarden_telemetry::Fault;
 
 use crate::act::{self, Note, Person};
 use crate::cli::{
-    AckArgs, ActArgs, AnnotateArgs, CheckArgs, Cli, Command, DemoArgs, DetectorsArgs, ImportArgs, ImportCommand,
-    ImportSeriesArgs, ImportWideArgs, IncidentsArgs, IncidentsCommand, ReplayArgs, SendArgs, ServeArgs, SimulateArgs,
+    AckArgs, ActArgs, AnnotateArgs, CheckArgs, Cli, Command, DemoArgs, DetectorsArgs, DoctorArgs, ImportArgs,
+    ImportCommand, ImportSeriesArgs, ImportWideArgs, IncidentsArgs, IncidentsCommand, ReplayArgs, SendArgs, ServeArgs,
+    SimulateArgs,
 };
 use crate::client::GrpcPublisher;
 use crate::config::{Config, ImpactConfig};
 use crate::demo::screen::Screen;
 use crate::demo::{self, script};
+use crate::doctor::{self, Verdict};
 use crate::incident_list::{IncidentFilter, Place};
 use crate::output::{self, Output, Style, tell};
 use crate::replay::{Findings, replay};
@@ -52,6 +54,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Ack(args) => run_ack(&args),
         Command::Annotate(args) => run_annotate(&args),
         Command::Check(args) => run_check(&args),
+        Command::Doctor(args) => run_doctor(&args),
         Command::Detectors(args) => run_detectors(&args),
     }
 }
@@ -167,6 +170,18 @@ fn run_check(args: &CheckArgs) -> Result<ExitCode> {
     let text = toml::to_string(&config).context("a configuration is TOML")?;
     print(|out| write!(out, "# good; with defaults filled in it is\n{text}"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_doctor(args: &DoctorArgs) -> Result<ExitCode> {
+    let config = Config::read(args.config.as_deref(), std::env::vars())?;
+    let findings = doctor::examine(&config);
+    print(|out| doctor::write(out, &findings, args.output))?;
+    let worst = findings.iter().map(|finding| finding.verdict).max();
+    Ok(match findings.iter().any(|finding| finding.is_unreachable) {
+        true => ExitCode::from(EXIT_OUTSIDE),
+        false if worst == Some(Verdict::Wrong) => ExitCode::from(EXIT_FINDING),
+        false => ExitCode::SUCCESS,
+    })
 }
 
 fn run_demo(args: &DemoArgs) -> Result<ExitCode> {

@@ -43,6 +43,8 @@ pub struct Config {
     pub kafka: Option<trainwarden_ingest::kafka::KafkaOptions>,
     /// What is taken.
     pub ingest: IngestConfig,
+    /// Metrics of OpenTelemetry.
+    pub otlp: OtlpConfig,
     /// Where telemetry is kept as Parquet.
     pub archive: ArchiveOptions,
     /// Who may do what on the port.
@@ -83,6 +85,10 @@ pub struct AccessConfig {
     /// Bearer tokens; with one here every answer but `/livez` and `/readyz` needs one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tokens: Vec<TokenConfig>,
+    /// Where signatures are asked for: the Ed25519 secret key, a file of 64 hexadecimal digits, with which this service
+    /// signs what people do, as sender `trainwarden`. Without it nothing is acknowledged or annotated then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
 }
 
 /// What the port is encrypted with.
@@ -120,6 +126,20 @@ impl ImpactConfig {
     }
 }
 
+/// Metrics of OpenTelemetry (OTLP).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OtlpConfig {
+    /// Topics of the same Kafka to which an OpenTelemetry Collector exports metrics, with its encoding `otlp_proto`.
+    #[cfg(feature = "kafka")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kafka_topics: Vec<String>,
+    /// Where signatures are asked for: the Ed25519 secret key, a file of 64 hexadecimal digits, with which this service
+    /// signs what comes by OTLP, as sender `otlp`. Without it, nothing is taken by OTLP then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+}
+
 /// A sender's public key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -142,6 +162,7 @@ impl Default for Config {
             #[cfg(feature = "kafka")]
             kafka: None,
             ingest: IngestConfig::default(),
+            otlp: OtlpConfig::default(),
             archive: ArchiveOptions::default(),
             access: AccessConfig::default(),
             tls: None,
@@ -217,14 +238,75 @@ impl Config {
         if let Some(price) = self.impact.gpu_hour_price.filter(|price| !price.is_finite() || *price < 0.0) {
             bail!("`impact.gpu_hour_price` is {price}: accepted are numbers from 0 on, such as 2.5");
         }
-        self.trusted_keys().map(|_| ())
+        self.check_otlp()?;
+        self.senders_keys().map(|_| ())
     }
 
-    /// The keys of `ingest.keys`.
+    #[cfg(not(feature = "kafka"))]
+    fn check_otlp(&self) -> Result<()> {
+        Ok(())
+    }
+
+    #[cfg(feature = "kafka")]
+    fn check_otlp(&self) -> Result<()> {
+        let OtlpConfig { kafka_topics, key } = &self.otlp;
+        if kafka_topics.is_empty() {
+            return Ok(());
+        }
+        if !self.ingest.keys.is_empty() && key.is_none() {
+            bail!("`otlp.kafka_topics` needs `otlp.key`, because `ingest.keys` asks for signatures");
+        }
+        let Some(kafka) = &self.kafka else { bail!("`otlp.kafka_topics` needs `kafka.brokers`") };
+        let own = &kafka.topics;
+        match kafka_topics
+            .iter()
+            .find(|topic| [&own.telemetry, &own.events, &own.state, &own.incidents].contains(topic))
+        {
+            Some(topic) => bail!("`otlp.kafka_topics` names `{topic}`, which is a topic of our own"),
+            None => Ok(()),
+        }
+    }
+
+    /// The key with which the service signs what comes by OTLP; `None` where nothing asks for a signature.
+    ///
+    /// # Errors
+    /// When `otlp.key` cannot be read, or is no key.
+    pub fn otlp_key(&self) -> Result<Option<[u8; 32]>> {
+        let key = self.otlp.key.as_deref().filter(|_| !self.ingest.keys.is_empty());
+        key.map(read_key).transpose().context("in `otlp.key`")
+    }
+
+    /// The key with which the service signs what people do; `None` where nothing asks for a signature, or there is none.
+    ///
+    /// # Errors
+    /// When `access.key` cannot be read, or is no key.
+    pub fn act_key(&self) -> Result<Option<[u8; 32]>> {
+        let key = self.access.key.as_deref().filter(|_| !self.ingest.keys.is_empty());
+        key.map(read_key).transpose().context("in `access.key`")
+    }
+
+    /// True where what comes by OTLP may be taken.
+    #[must_use]
+    pub fn takes_otlp(&self) -> bool {
+        self.ingest.keys.is_empty() || self.otlp.key.is_some()
+    }
+
+    /// The keys that count: of `ingest.keys`, and our own.
     ///
     /// # Errors
     /// When one is no key.
     pub fn trusted_keys(&self) -> Result<trainwarden_ingest::wire::TrustedKeys> {
+        let mut keys = self.senders_keys()?;
+        if let Some(key) = self.otlp_key()? {
+            keys.trust_secret(trainwarden_ingest::otlp::OTLP_SENDER, 0, &key);
+        }
+        if let Some(key) = self.act_key()? {
+            keys.trust_secret(crate::act::ACT_SENDER, 0, &key);
+        }
+        Ok(keys)
+    }
+
+    fn senders_keys(&self) -> Result<trainwarden_ingest::wire::TrustedKeys> {
         let mut keys = trainwarden_ingest::wire::TrustedKeys::default();
         for KeyConfig { sender, epoch, key } in &self.ingest.keys {
             let bytes = from_hex(key).with_context(|| format!("`ingest.keys` of `{sender}` is not hexadecimal"))?;
@@ -238,6 +320,17 @@ impl Config {
     pub fn schema() -> String {
         serde_json::to_string_pretty(&schemars::schema_for!(Self)).expect("a schema is JSON")
     }
+}
+
+/// Reads an Ed25519 secret key: a file of 64 hexadecimal digits.
+///
+/// # Errors
+/// When the file cannot be read, or holds something else.
+pub fn read_key(path: &Path) -> Result<[u8; 32]> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the key `{}`", path.display()))?;
+    let bytes = from_hex(text.trim()).with_context(|| format!("`{}` is no key", path.display()))?;
+    let bytes: Result<[u8; 32], _> = bytes.try_into();
+    bytes.map_err(|_| anyhow::anyhow!("`{}` is no key: 64 hexadecimal digits are needed", path.display()))
 }
 
 /// Bytes from hexadecimal digits.

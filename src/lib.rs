@@ -8,6 +8,7 @@ pub mod client;
 pub mod commands;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod fast_forward;
 pub mod incident_list;
 pub mod metrics;

@@ -8,7 +8,7 @@ use trainwarden_ingest::wire::{FrameError, OpenedFrame, TrustedKeys};
 use trainwarden_ingest::{Counts, LogRecord};
 use trainwarden_proto::v1::Mark;
 use trainwarden_store::{Commit, IncidentRow, PartitionState, RejectRow, RunSnapshot, ToldChange};
-use trainwarden_telemetry::{Change, IncidentId, RunId};
+use trainwarden_telemetry::{Change, IncidentId, RunId, Table};
 
 use crate::config::ImpactConfig;
 use crate::run_judge::RunJudge;
@@ -184,15 +184,15 @@ impl PartitionJudge {
             self.tick(record);
             return Ok(());
         }
-        if frame.envelope.run.is_empty() {
-            return Err(FrameError::Undecodable { reason: "it is of no run".to_owned() });
-        }
         if frame.envelope.backfill.is_some() && !admission.takes_backfill {
             return Err(FrameError::Unsigned {
                 sender: frame.envelope.sender,
                 epoch: frame.envelope.key_epoch,
                 reason: "may not send recorded telemetry here: set `ingest.backfill`",
             });
+        }
+        if frame.envelope.run.is_empty() {
+            return self.take_of_every_run(&frame, record);
         }
         let run = RunId::new(&frame.envelope.run);
         if !self.runs.contains_key(&run) {
@@ -203,6 +203,25 @@ impl PartitionJudge {
         let changes = judge.take(&frame, (record.offset, record.append_time))?;
         self.tell(&run, first, changes);
         self.dirty.insert(run);
+        Ok(())
+    }
+
+    /// Takes events that concern every run into each one that is live here; those that come later do not learn of them.
+    fn take_of_every_run(&mut self, frame: &OpenedFrame, record: &LogRecord) -> Result<(), FrameError> {
+        if frame.table()? != Some(Table::Events) {
+            return Err(FrameError::Undecodable { reason: "it is of no run".to_owned() });
+        }
+        // What cannot be read is told also where no run is live.
+        frame.batches()?;
+        let mut told = Vec::new();
+        for (run, judge) in self.runs.iter_mut().filter(|(_, judge)| judge.is_live()) {
+            let first = judge.told();
+            told.push((run.clone(), first, judge.take(frame, (record.offset, record.append_time))?));
+            self.dirty.insert(run.clone());
+        }
+        for (run, first, changes) in told {
+            self.tell(&run, first, changes);
+        }
         Ok(())
     }
 

@@ -57,6 +57,9 @@ struct RunLogState {
     /// The next offset that is not known: a worker that takes over may know some runs further than others.
     next: u64,
     senders: BTreeMap<String, Seen>,
+    /// Senders of what concerns every run.
+    #[serde(default)]
+    outsiders: BTreeMap<String, Seen>,
     /// The sequence of each sender's last frame, where it said so.
     ends: BTreeMap<String, u64>,
     counts: FrameCounts,
@@ -106,9 +109,17 @@ impl RunJudge {
         let table = frame.table()?;
         let batches = frame.batches()?;
         let envelope = &frame.envelope;
-        self.begin(frame)?;
+        let is_of_every_run = envelope.run.is_empty();
+        if !is_of_every_run {
+            self.begin(frame)?;
+        }
         self.log.next = offset + 1;
-        let sight = self.log.senders.entry(envelope.sender.clone()).or_default().note(envelope.sequence, frame.hash);
+        if is_of_every_run && self.judging.is_none() {
+            return Ok(Vec::new());
+        }
+        // Who tells every run of something does not say when this one ends.
+        let senders = if is_of_every_run { &mut self.log.outsiders } else { &mut self.log.senders };
+        let sight = senders.entry(envelope.sender.clone()).or_default().note(envelope.sequence, frame.hash);
         let is_recorded = self.log.backfill.is_some();
         if sight == Sight::Repeated || (sight == Sight::Forgotten && is_recorded) {
             self.log.counts.repeated += 1;
@@ -122,7 +133,8 @@ impl RunJudge {
             judging.feed.arrive(append_time);
         }
         if let Some(table) = table {
-            self.log.counts.rows_set_aside += judging.feed.take(table, &self.run.0, &batches);
+            let run = if is_of_every_run { "" } else { &*self.run.0 };
+            self.log.counts.rows_set_aside += judging.feed.take(table, run, &batches);
         }
         std::mem::take(&mut self.log.acts).into_iter().for_each(|act| judging.feed.act(act));
         if envelope.mark() == Mark::End {

@@ -37,9 +37,10 @@ impl Bucket {
         }
     }
 
-    /// The attempts of its rows, each at least once.
+    /// The attempts of its rows, each at least once; an event of every run is of none.
     pub(crate) fn attempts(&self) -> impl Iterator<Item = u32> {
-        let mut attempts: Vec<u32> = self.events.iter().map(|(_, event)| event.attempt.0).collect();
+        let own = self.events.iter().filter(|(_, event)| event.run.is_some());
+        let mut attempts: Vec<u32> = own.map(|(_, event)| event.attempt.0).collect();
         attempts.extend(self.samples.iter().map(|row| row.attempt));
         attempts.extend(self.digests.iter().map(|row| row.attempt));
         attempts.extend(self.collectives.iter().map(|row| row.attempt));

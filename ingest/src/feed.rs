@@ -222,6 +222,11 @@ impl Feed {
         if let Some((_, ranks)) = self.speakers.get_mut(&attempt) {
             ranks.extend((rank != NO_U32).then_some(Rank(rank)));
         }
+        self.keep(log_time)
+    }
+
+    /// The bucket for a row that begins no attempt.
+    fn keep(&mut self, log_time: i64) -> &mut Bucket {
         if !self.hot.0.contains(&log_time) {
             let (width, number) = (self.bucket_ns(), log_time.div_euclid(self.bucket_ns()));
             self.hot = (number.saturating_mul(width)..number.saturating_add(1).saturating_mul(width), number);
@@ -257,7 +262,12 @@ impl RunPart for Feed {
     fn event(&mut self, (log_time, event): TimedEvent) {
         let log_time = self.log_time(log_time);
         let rank = event.rank.map_or(NO_U32, |rank| rank.0);
-        self.bucket(log_time, event.attempt.0, rank).events.push((log_time, event));
+        let bucket = match event.run {
+            Some(_) => self.bucket(log_time, event.attempt.0, rank),
+            // No attempt of this run begins with it.
+            None => self.keep(log_time),
+        };
+        bucket.events.push((log_time, event));
     }
 
     fn placements(&mut self, attempt: u32) -> &mut BTreeMap<Rank, Placement> {

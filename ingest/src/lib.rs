@@ -17,6 +17,7 @@ pub mod kafka;
 mod limits;
 mod lines;
 mod log;
+pub mod otlp;
 mod read_csv;
 mod read_jsonl;
 mod read_parquet;

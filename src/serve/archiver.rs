@@ -205,8 +205,13 @@ fn take_rows(
     let rows = || -> Result<_, FrameError> { Ok(frame.table()?.zip(Some(frame.batches()?))) };
     // What cannot be decoded is evidence, which the judge keeps.
     let Ok(Some((table, batches))) = rows() else { return (cuts, None) };
+    // What concerns every run stands in every partition, and is kept once.
+    let run = Some(frame.envelope.run.as_str()).filter(|run| !run.is_empty());
+    if run.is_none() && record.partition != 0 {
+        return (cuts, None);
+    }
     for batch in &batches {
-        match open.parts.take(&place, table, Some(&frame.envelope.run), batch) {
+        match open.parts.take(&place, table, run, batch) {
             Ok(cut) => cuts.extend(cut),
             Err(error) => return (cuts, Some(error.to_string())),
         }

@@ -13,8 +13,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::Listener;
 use tokio::net::TcpListener;
+use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use trainwarden_ingest::Publisher;
+use trainwarden_proto::otlp::collector::metrics_service_server::MetricsServiceServer;
 use trainwarden_proto::v1::DESCRIPTORS;
 use trainwarden_proto::v1::incidents_server::IncidentsServer;
 use trainwarden_proto::v1::ingest_server::IngestServer;
@@ -23,13 +25,17 @@ use trainwarden_store::StateStore;
 use super::access::{self, Access};
 use super::api;
 use super::desk::{Desk, Health};
-use super::incidents_service::IncidentsService;
+use super::incidents_service::{IncidentsService, Signing};
 use super::ingest_service::IngestService;
+use super::otlp::{OtlpIntake, OtlpService};
 use crate::metrics;
 use crate::partition_judge::Admission;
 
 /// Largest message: a frame with the largest payload.
 const MESSAGE_BYTES_MAX: usize = 65 << 20;
+
+/// Largest request by OTLP, unpacked: four times what gRPC takes by default, which is what exporters keep to.
+const OTLP_BYTES_MAX: usize = 16 << 20;
 
 /// What the port answers from.
 pub(super) struct Front {
@@ -38,8 +44,11 @@ pub(super) struct Front {
     pub(super) publisher: Arc<dyn Publisher>,
     pub(super) admission: Arc<Admission>,
     pub(super) access: Access,
+    pub(super) signing: Signing,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<tokio_rustls::TlsAcceptor>,
+    /// `None` where nothing may be taken by OTLP.
+    pub(super) otlp: Option<Arc<OtlpIntake>>,
 }
 
 /// Answers until `stopping` is done.
@@ -77,21 +86,28 @@ async fn answer_on<L: Listener<Addr: std::fmt::Debug>>(
 }
 
 async fn router(front: Front) -> Result<Router> {
-    let Front { desk, store, publisher, admission, access, .. } = front;
+    let Front { desk, store, publisher, admission, access, signing, otlp, .. } = front;
     let (health, health_service) = tonic_health::server::health_reporter();
     let ingest = IngestService::new(Arc::clone(&publisher), admission);
-    let incidents = IncidentsService::new(store, Arc::clone(&desk), publisher);
+    let incidents = IncidentsService::new(store, Arc::clone(&desk), publisher, signing);
     let api = api::router(incidents.clone());
     health.set_serving::<IngestServer<IngestService>>().await;
     health.set_serving::<IncidentsServer<IncidentsService>>().await;
+    health.set_serving::<MetricsServiceServer<OtlpService>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(trainwarden_proto::otlp::DESCRIPTORS)
         .build_v1()
         .context("the contract cannot be reflected")?;
     let ingest = IngestServer::new(ingest)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    // The exporters of OpenTelemetry compress with gzip unless they are told otherwise.
+    let metrics = MetricsServiceServer::new(OtlpService::new(otlp))
+        .max_decoding_message_size(OTLP_BYTES_MAX)
+        .accept_compressed(CompressionEncoding::Gzip);
     let grpc = Routes::new(ingest)
+        .add_service(metrics)
         .add_service(IncidentsServer::new(incidents))
         .add_service(health_service)
         .add_service(reflection);

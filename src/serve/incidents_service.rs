@@ -17,10 +17,8 @@ use trainwarden_store::{StateStore, StoreError};
 use trainwarden_telemetry::{Attempt, Change, Event, Incident, RunId, Timestamp};
 
 use super::desk::Desk;
+use crate::act::ACT_SENDER;
 use crate::incident_list::{IncidentFilter, sorted};
-
-/// Who sends what people do.
-const ACT_SENDER: &str = "trainwarden";
 
 /// Answers for incidents.
 #[derive(Clone)]
@@ -28,6 +26,18 @@ pub(super) struct IncidentsService {
     store: Arc<StateStore>,
     desk: Arc<Desk>,
     publisher: Arc<dyn Publisher>,
+    signing: Signing,
+}
+
+/// Whether what people do can be signed.
+#[derive(Clone, Copy)]
+pub(super) enum Signing {
+    /// Nobody asks for a signature.
+    NotAsked,
+    /// Signed with this secret key.
+    Key([u8; 32]),
+    /// Asked for, and there is no key.
+    NoKey,
 }
 
 impl std::fmt::Debug for IncidentsService {
@@ -40,8 +50,13 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl IncidentsService {
     /// A service over this state.
-    pub(super) fn new(store: Arc<StateStore>, desk: Arc<Desk>, publisher: Arc<dyn Publisher>) -> Self {
-        Self { store, desk, publisher }
+    pub(super) fn new(
+        store: Arc<StateStore>,
+        desk: Arc<Desk>,
+        publisher: Arc<dyn Publisher>,
+        signing: Signing,
+    ) -> Self {
+        Self { store, desk, publisher, signing }
     }
 
     /// What was found, in the order in which it is told.
@@ -100,6 +115,16 @@ impl IncidentsService {
         let log_time = event.time.0;
         batch.push(&Record { log_time, row: Row::Event(Arc::new(event)) }, &trainwarden_ingest::Names::default());
         let mut writer = FrameWriter::new(ACT_SENDER, &run.0, None);
+        match self.signing {
+            Signing::NotAsked => {}
+            Signing::Key(key) => writer.sign_with(0, &key),
+            Signing::NoKey => {
+                return Err(Status::failed_precondition(
+                    "frames must be signed here (`ingest.keys`), and the service has no key for what people do: set \
+                     `access.key`",
+                ));
+            }
+        }
         let frames: Vec<_> = batch.finish().iter().map(|(_, rows)| writer.act(rows, log_time)).collect();
         let (done, waiting) = tokio::sync::oneshot::channel();
         let published = Box::new(move |place| {

@@ -60,20 +60,34 @@ fn check_schema(table: Table, batch: &RecordBatch) -> Result<(), FrameError> {
 }
 
 impl Feed {
-    /// Takes the rows of a frame of this run.
+    /// Takes the rows of a frame of this run, or of one that concerns every run.
     ///
+    /// * `run`: of the envelope; empty where the frame concerns every run: then its rows name none.
     /// * `batches`: as [`OpenedFrame::batches`] gave them.
     /// * Returns how many rows were set aside: a required cell is empty, or a cell does not fit its column.
     pub fn take(&mut self, table: Table, run: &str, batches: &[RecordBatch]) -> u64 {
         let mut set_aside = 0;
         for decoded in batches {
-            let (batch, bad) = decode(table, run, decoded);
+            let (mut batch, bad) = decode(table, run, decoded);
             set_aside += bad;
+            if run.is_empty() {
+                set_aside += keep_unnamed(&mut batch);
+            }
             // Of two different rows for one rank the smaller stays; a stream has nobody to tell it to.
             take_rows(batch, &mut OneRun(self), &mut |_, _| {});
         }
         set_aside
     }
+}
+
+/// Keeps the events that name no run; gives how many did.
+fn keep_unnamed(batch: &mut Batch) -> u64 {
+    let rows = batch.rows;
+    let column = batch.table.columns().iter().position(|column| column.name == "run").expect("every table has runs");
+    let unnamed = (0..rows).filter(|row| batch.columns[column].is_null(*row));
+    let unnamed = unnamed.map(|row| u32::try_from(row).expect("a batch is small")).collect();
+    batch.keep(unnamed);
+    (rows - batch.rows) as u64
 }
 
 fn decode(table: Table, run: &str, decoded: &RecordBatch) -> (Batch, u64) {
