@@ -20,3 +20,7 @@ pub(crate) const SLACK_NS: i64 = 120 * 1_000_000_000;
 pub(crate) const REOPEN_STEPS: u64 = 200;
 /// The same in log time.
 pub(crate) const REOPEN_NS: i64 = 600 * 1_000_000_000;
+/// Suspects, evidence, audit records and checkpoints that a notice holds of each: a person reads no more on a phone.
+pub(crate) const NOTICE_LIST_MAX: usize = 8;
+/// Of each text in a notice.
+pub(crate) const NOTICE_TEXT_BYTES_MAX: usize = 512;
