@@ -46,6 +46,10 @@ pub enum Command {
     /// List what a service has found
     #[command(after_help = "Example: trainwarden incidents list --data ./trainwarden-data --output json")]
     Incidents(IncidentsArgs),
+    /// Try the receivers of notices
+    #[cfg(feature = "alerts")]
+    #[command(subcommand, after_help = "Example: trainwarden webhook test --config /etc/trainwarden.toml")]
+    Webhook(WebhookCommand),
     /// Say what is wrong with a configuration
     Check(CheckArgs),
     /// List the detectors: what each watches and what it can find
@@ -141,6 +145,27 @@ pub struct IncidentsFrom {
     /// How incidents are printed
     #[arg(long, value_enum, default_value = "table", value_name = "FORMAT", global = true)]
     pub output: Output,
+}
+
+/// What `webhook` does.
+#[cfg(feature = "alerts")]
+#[derive(Debug, Subcommand)]
+pub enum WebhookCommand {
+    /// Send each receiver one notice that says that it is a test, and print what it answers
+    #[command(after_help = "Example: trainwarden webhook test --config /etc/trainwarden.toml --sink pager")]
+    Test(WebhookTestArgs),
+}
+
+/// Arguments of `webhook test`.
+#[cfg(feature = "alerts")]
+#[derive(Debug, Args)]
+pub struct WebhookTestArgs {
+    /// The configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Only this receiver
+    #[arg(long, value_name = "NAME")]
+    pub sink: Option<String>,
 }
 
 /// Arguments of `check`.

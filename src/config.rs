@@ -35,6 +35,9 @@ pub struct Config {
     pub ingest: IngestConfig,
     /// Where telemetry is kept as Parquet.
     pub archive: ArchiveOptions,
+    /// Who is told of incidents.
+    #[cfg(feature = "alerts")]
+    pub alerts: crate::alerts::AlertsConfig,
 }
 
 /// The embedded log.
@@ -82,6 +85,8 @@ impl Default for Config {
             kafka: None,
             ingest: IngestConfig::default(),
             archive: ArchiveOptions::default(),
+            #[cfg(feature = "alerts")]
+            alerts: crate::alerts::AlertsConfig::default(),
         }
     }
 }
@@ -147,6 +152,8 @@ impl Config {
         if self.log.partitions == 0 || self.log.partitions > 1024 {
             bail!("`log.partitions` is {}: accepted are 1 to 1024", self.log.partitions);
         }
+        #[cfg(feature = "alerts")]
+        self.alerts.check()?;
         self.trusted_keys().map(|_| ())
     }
 

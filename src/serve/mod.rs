@@ -151,6 +151,14 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
     let runtime = tokio::runtime::Handle::current();
     let archive_thread = std::thread::Builder::new().name("archive".to_owned()).spawn(move || archiver.run(&runtime));
     let archive_thread = archive_thread.context("cannot start the archiving thread")?;
+    #[cfg(feature = "alerts")]
+    let (teller, couriers) = {
+        use crate::alerts::{Couriers, Teller};
+        let endpoints = config.alerts.endpoints()?;
+        let dwell_ns = i64::try_from(config.alerts.resolve_after_s).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
+        let teller = Teller::open(Arc::clone(&store), &endpoints, dwell_ns)?;
+        (teller, Couriers::start(endpoints, &store, desk.board(), &stop)?)
+    };
     let worker = Worker::new(WorkerParts {
         source,
         publisher,
@@ -160,6 +168,8 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
         stop: Arc::clone(&stop),
         #[cfg(feature = "kafka")]
         handover: parts.handover,
+        #[cfg(feature = "alerts")]
+        teller,
     });
     let (ended, worker_ended) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("judge".to_owned()).spawn(move || {
@@ -183,6 +193,8 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
     let judged = tokio::task::block_in_place(|| thread.join());
     // A panic there was told on stderr already; what was not archived is archived after the next start.
     let _ = tokio::task::block_in_place(|| archive_thread.join());
+    #[cfg(feature = "alerts")]
+    tokio::task::block_in_place(|| couriers.join());
     #[cfg(feature = "kafka")]
     if let Some(follower) = follower {
         // A panic there was told on stderr already.
