@@ -22,7 +22,7 @@ pub use self::board::{Board, SinkStatus};
 pub use self::config::{AlertsConfig, AllowPrivate, LinksConfig, SinkConfig, SinkType};
 pub use self::courier::{Courier, Step};
 pub use self::guard::Guard;
-pub use self::teller::{Endpoint, Teller};
+pub use self::teller::{Endpoint, Route, Teller};
 pub use self::trial::{Trial, try_sinks};
 pub use self::world::World;
 
