@@ -115,10 +115,11 @@ fn played(kill_at: usize, loses_answer: bool) -> (Vec<(String, String)>, usize) 
     let elsewhere = Arc::new(Elsewhere::default());
     let mut process = Process::start(&path, &elsewhere);
     let (story, mut told, mut step) = (story(), 0, 0);
-    while told < story.len()
-        || !process.store.waiting_counts().expect("read").get("hook").is_none_or(|count| *count == 0)
-        || process.teller.is_due(i64::MAX)
-    {
+    loop {
+        let waiting = process.store.waiting_counts().expect("read");
+        if told >= story.len() && !waiting.contains_key("hook") && !process.teller.is_due(i64::MAX) {
+            break;
+        }
         let now = step as i64 * 5 * SECOND;
         elsewhere.now.store(now, Ordering::Relaxed);
         if step + 1 == kill_at {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -30,21 +31,27 @@ impl Got {
 /// The receiver; its thread ends with the tests.
 pub(crate) struct Receiver {
     pub(crate) address: SocketAddr,
-    got: Arc<Mutex<Vec<Got>>>,
-    status: Arc<AtomicU16>,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    got: Mutex<Vec<Got>>,
+    status: AtomicU16,
+    thinks_ms: AtomicU64,
 }
 
 impl Receiver {
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
         let address = listener.local_addr().expect("it is bound");
-        let (got, status) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicU16::new(200)));
-        let receiver = Self { address, got: Arc::clone(&got), status: Arc::clone(&status) };
+        let state = Arc::new(State { status: AtomicU16::new(200), ..State::default() });
+        let receiver = Self { address, state: Arc::clone(&state) };
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (got, status) = (Arc::clone(&got), Arc::clone(&status));
+                let state = Arc::clone(&state);
                 // A sender that is killed in the middle of a request has sent nothing.
-                std::thread::spawn(move || stream.ok().and_then(|stream| serve(stream, &got, &status)));
+                std::thread::spawn(move || stream.ok().and_then(|stream| serve(stream, &state)));
             }
         });
         receiver
@@ -56,16 +63,21 @@ impl Receiver {
 
     /// From now on every request is answered so.
     pub(crate) fn answer(&self, status: u16) {
-        self.status.store(status, Ordering::SeqCst);
+        self.state.status.store(status, Ordering::SeqCst);
+    }
+
+    /// From now on an answer comes so long after what it answers was taken.
+    pub(crate) fn think(&self, milliseconds: u64) {
+        self.state.thinks_ms.store(milliseconds, Ordering::SeqCst);
     }
 
     /// What was accepted until now.
     pub(crate) fn got(&self) -> Vec<Got> {
-        self.got.lock().expect("no thread panics with it").clone()
+        self.state.got.lock().expect("no thread panics with it").clone()
     }
 }
 
-fn serve(stream: TcpStream, got: &Mutex<Vec<Got>>, status: &AtomicU16) -> Option<()> {
+fn serve(stream: TcpStream, state: &State) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut stream = stream;
     loop {
@@ -84,10 +96,11 @@ fn serve(stream: TcpStream, got: &Mutex<Vec<Got>>, status: &AtomicU16) -> Option
         let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
-        let answered = status.load(Ordering::SeqCst);
+        let answered = state.status.load(Ordering::SeqCst);
         if (200..300).contains(&answered) {
             let body = String::from_utf8(body).ok()?;
-            got.lock().expect("no thread panics with it").push(Got { path, headers, body });
+            state.got.lock().expect("no thread panics with it").push(Got { path, headers, body });
+            std::thread::sleep(Duration::from_millis(state.thinks_ms.load(Ordering::SeqCst)));
         }
         let elsewhere = if answered == 302 { "Location: http://127.0.0.1:9/\r\n" } else { "" };
         write!(stream, "HTTP/1.1 {answered} Said\r\n{elsewhere}Content-Length: 2\r\n\r\nok").ok()?;
