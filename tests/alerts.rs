@@ -125,9 +125,23 @@ fn a_faulty_run_is_told_and_its_healthy_twin_is_not() {
     assert_eq!(verified(&got), 2 * got.len());
 }
 
+/// What a program of ours in Python, with libraries that are not, prints of these lines.
+fn python(program: &str, lines: &str) -> usize {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let input = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(input.path(), lines).expect("written");
+    let python = root.join("target/alerts/venv/bin/python");
+    let output = Command::new(&python)
+        .arg(root.join("tests/alerts").join(program))
+        .stdin(std::fs::File::open(input.path()).expect("it was written"))
+        .output()
+        .unwrap_or_else(|error| panic!("`{}` does not start ({error}): run tests/needs", python.display()));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number")
+}
+
 /// How many signatures hold, says a library of another language.
 fn verified(got: &[Got]) -> usize {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut lines = String::new();
     for got in got {
         for secret in [HMAC, ED25519_PUBLIC] {
@@ -135,16 +149,43 @@ fn verified(got: &[Got]) -> usize {
             lines += &format!("{}\n", json!({"secret": secret, "headers": headers, "body": got.body}));
         }
     }
-    let input = tempfile::NamedTempFile::new().expect("a temporary file");
-    std::fs::write(input.path(), lines).expect("written");
-    let python = root.join("target/alerts/venv/bin/python");
-    let output = Command::new(&python)
-        .arg(root.join("tests/alerts/verify.py"))
-        .stdin(std::fs::File::open(input.path()).expect("it was written"))
-        .output()
-        .unwrap_or_else(|error| panic!("`{}` does not start ({error}): run tests/needs", python.display()));
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number")
+    python("verify.py", &lines)
+}
+
+#[test]
+fn slack_and_pagerduty_get_what_they_publish_that_they_take() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let receiver = Receiver::start();
+    std::fs::write(dir.path().join("slack"), format!("{}/slack\n", receiver.url())).expect("written");
+    std::fs::write(dir.path().join("pagerduty"), "R0UT1NGK3Y").expect("written");
+    let sinks = format!(
+        "[[alerts.sinks]]\nname = \"chat\"\ntype = \"slack\"\nsecret_file = \"{{dir}}/slack\"\nallow_private = true\n\
+         [[alerts.sinks]]\nname = \"pager\"\ntype = \"pagerduty\"\nsecret_file = \"{{dir}}/pagerduty\"\n\
+         url = \"{}/pagerduty\"\nallow_private = [\"127.0.0.0/8\"]\n[alerts.links]\npage = \"https://tw.example/{{id}}\"\n",
+        receiver.url()
+    );
+    let config = config(dir.path(), &sinks);
+    let service = Service::start(&dir.path().join("data"), &["--config", &config]);
+    send_to(&hang(dir.path(), 0..1), &service.url());
+    wait_until("both are told", || receiver.got().len() >= 2);
+    // The next attempt ends what was about the processes of this one.
+    send_to(&hang(dir.path(), 0..2), &service.url());
+    wait_until("both are told of the end", || receiver.got().len() >= 4);
+    wait_delivered(&service);
+    let got = receiver.got();
+    let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/alerts/schemas");
+    let mut lines = String::new();
+    for got in &got {
+        let schema = schemas.join(format!("{}.json", got.path.trim_matches('/')));
+        lines += &format!("{}\n", json!({"schema": schema, "json": got.json()}));
+    }
+    assert_eq!(python("fits.py", &lines), 4);
+    let pages: Vec<Value> = got.iter().filter(|got| got.path == "/pagerduty").map(Got::json).collect();
+    let actions: Vec<&Value> = pages.iter().map(|page| &page["event_action"]).collect();
+    assert_eq!(actions, ["trigger", "resolve"]);
+    assert_eq!(pages[0]["dedup_key"], pages[1]["dedup_key"]);
+    assert_eq!(pages[0]["routing_key"], "R0UT1NGK3Y");
+    assert!(pages[0]["payload"]["summary"].as_str().is_some_and(|text| text.contains("rank 77")), "{}", pages[0]);
 }
 
 #[test]

@@ -220,6 +220,10 @@ impl Courier {
     fn repeat(&self) -> i64 {
         let Some(every) = self.endpoint.sink.repeats_every() else { return i64::MAX };
         let pause = i64::try_from(every.as_nanos()).unwrap_or(i64::MAX);
+        // A notice that waits finds out when it is back.
+        if self.planner().circuit().is_open() {
+            return pause / 4;
+        }
         let _sending = self.sending.write().unwrap_or_else(PoisonError::into_inner);
         let outcome = self.open_notices().map(|notices| match notices.is_empty() {
             true => Ok(String::new()),

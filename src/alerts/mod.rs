@@ -14,6 +14,7 @@ mod world;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use trainwarden_store::StateStore;
@@ -25,6 +26,9 @@ pub use self::guard::Guard;
 pub use self::teller::{Endpoint, Route, Teller};
 pub use self::trial::{Trial, try_sinks};
 pub use self::world::World;
+
+/// How long a stop waits for attempts that are on their way.
+const STOP_WAIT: Duration = Duration::from_secs(3);
 
 /// The threads that send notices.
 #[derive(Debug, Default)]
@@ -65,12 +69,13 @@ impl Couriers {
         Ok(started)
     }
 
-    /// Waits until the threads have ended, which they do within one attempt of the stop.
+    /// Waits until the threads have ended, but not for a receiver that does not answer: what it had not answered is sent
+    /// again after the next start.
     pub fn join(self) {
         self.couriers.iter().for_each(|courier| courier.wake());
-        for thread in self.threads {
-            // A panic there was told on stderr already; what it had not settled is sent again after the next start.
-            let _ = thread.join();
+        let deadline = Instant::now() + STOP_WAIT;
+        while self.threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 }

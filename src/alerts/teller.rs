@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use tracing::{error, warn};
 use trainwarden_incidents::sinks::{AnySink, Outside};
 use trainwarden_incidents::{Act, Announced, Notice};
 use trainwarden_store::{AnnouncedRow, NoticeRow, OutboxEdit, StateStore, ToldChange};
@@ -106,7 +107,7 @@ impl Teller {
         let routes = endpoints.iter().map(|endpoint| (endpoint.name.clone(), endpoint.route.clone())).collect();
         let mut held = BTreeSet::new();
         for AnnouncedRow { incident, json } in store.all_announced()? {
-            held.extend(parsed(&json)?.held.map(|end| (end.due, incident)));
+            held.extend(parsed(&incident, &json).and_then(|known| known.held).map(|end| (end.due, incident)));
         }
         let next_number = store.next_notice()?;
         Ok(Self { store, routes, dwell_ns, held, next_number })
@@ -153,7 +154,10 @@ impl Teller {
     }
 
     fn take(&self, draft: &mut Draft, told: &ToldChange, now: i64) -> Result<()> {
-        let change: Change = serde_json::from_str(&told.json).context("a change is no JSON of ours")?;
+        let Ok(change) = serde_json::from_str::<Change>(&told.json) else {
+            error!(run = told.run, number = told.number, "a change is no JSON of ours, and nobody is told of it");
+            return Ok(());
+        };
         let id = change.incident.id.0.clone();
         let known = self.known(draft, &id)?;
         let (act, mut known) = Announced::after(known, (told.number, &change), now, self.dwell_ns);
@@ -202,7 +206,7 @@ impl Teller {
     fn known(&self, draft: &Draft, id: &str) -> Result<Option<Announced>> {
         match draft.announced.get(id) {
             Some(known) => Ok(known.clone()),
-            None => self.store.announced(id)?.map(|json| parsed(&json)).transpose(),
+            None => Ok(self.store.announced(id)?.and_then(|json| parsed(id, &json))),
         }
     }
 
@@ -220,6 +224,8 @@ impl Teller {
     }
 }
 
-fn parsed(json: &str) -> Result<Announced> {
-    serde_json::from_str(json).context("what was told of an incident is damaged in the state")
+/// What was told; where that is damaged it is told again rather than never.
+fn parsed(incident: &str, json: &str) -> Option<Announced> {
+    let known = serde_json::from_str(json);
+    known.inspect_err(|error| warn!(incident, %error, "what was told of an incident is damaged in the state")).ok()
 }
