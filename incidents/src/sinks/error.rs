@@ -18,7 +18,7 @@ pub enum SinkError {
         why: String,
     },
     /// The address may not be connected to.
-    #[error("`{host}` is {address}, which is {range}: set `allow_private` of the sink if that is meant")]
+    #[error("`{host}` is {address}, which is {range}: list it in `allow_private` of the sink if that is meant")]
     Denied {
         /// As the sink names it.
         host: String,
