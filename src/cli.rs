@@ -55,6 +55,10 @@ pub enum Command {
     Ack(AckArgs),
     /// Tell the log of a run what is planned or was changed; a planned pause is no silence
     Annotate(AnnotateArgs),
+    /// Try the receivers of notices
+    #[cfg(feature = "alerts")]
+    #[command(subcommand, after_help = "Example: trainwarden webhook test --config /etc/trainwarden.toml")]
+    Webhook(WebhookCommand),
     /// Say what is wrong with a configuration
     Check(CheckArgs),
     /// Say what is wrong here: brokers, clocks, disks, keys, port, state, limits
@@ -205,6 +209,27 @@ pub struct AnnotateArgs {
     /// Where, and who
     #[command(flatten)]
     pub act: ActArgs,
+}
+
+/// What `webhook` does.
+#[cfg(feature = "alerts")]
+#[derive(Debug, Subcommand)]
+pub enum WebhookCommand {
+    /// Send each receiver one notice that says that it is a test, and print what it answers
+    #[command(after_help = "Example: trainwarden webhook test --config /etc/trainwarden.toml --sink pager")]
+    Test(WebhookTestArgs),
+}
+
+/// Arguments of `webhook test`.
+#[cfg(feature = "alerts")]
+#[derive(Debug, Args)]
+pub struct WebhookTestArgs {
+    /// The configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Only this receiver
+    #[arg(long, value_name = "NAME")]
+    pub sink: Option<String>,
 }
 
 /// Arguments of `check`.

@@ -53,6 +53,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Incidents(args) => run_incidents(args),
         Command::Ack(args) => run_ack(&args),
         Command::Annotate(args) => run_annotate(&args),
+        #[cfg(feature = "alerts")]
+        Command::Webhook(crate::cli::WebhookCommand::Test(args)) => run_webhook_test(&args),
         Command::Check(args) => run_check(&args),
         Command::Doctor(args) => run_doctor(&args),
         Command::Detectors(args) => run_detectors(&args),
@@ -159,6 +161,37 @@ fn run_incidents(args: IncidentsArgs) -> Result<ExitCode> {
         Output::Table => output::write_incidents(out, &incidents, Style::of_stdout()),
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(feature = "alerts")]
+fn run_webhook_test(args: &crate::cli::WebhookTestArgs) -> Result<ExitCode> {
+    let mut alerts = Config::read(Some(&args.config), std::env::vars())?.alerts;
+    anyhow::ensure!(!alerts.sinks.is_empty(), "`{}` has no `alerts.sinks`", args.config.display());
+    if let Some(name) = &args.sink {
+        let names: Vec<String> = alerts.sinks.iter().map(|sink| format!("`{}`", sink.name)).collect();
+        alerts.sinks.retain(|sink| sink.name == *name);
+        anyhow::ensure!(!alerts.sinks.is_empty(), "there is no sink `{name}`: there are {}", names.join(", "));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.context("cannot start a client")?;
+    let endpoints = {
+        let _inside = runtime.enter();
+        alerts.endpoints()?
+    };
+    serve::start_logging();
+    let trials = crate::alerts::try_sinks(&endpoints);
+    print(|out| {
+        trials.iter().try_for_each(|trial| match &trial.answer {
+            Ok(answer) => writeln!(out, "{}: arrived, {}", trial.sink, output::printable(answer)),
+            Err(error) => writeln!(out, "{}: failed, {}", trial.sink, output::printable(&error.to_string())),
+        })
+    })?;
+    let faults: Vec<Fault> = trials.iter().filter_map(|trial| Some(trial.answer.as_ref().err()?.fault())).collect();
+    Ok(match faults.as_slice() {
+        [] => ExitCode::SUCCESS,
+        faults if faults.contains(&Fault::Outside) => ExitCode::from(EXIT_OUTSIDE),
+        _ => ExitCode::from(EXIT_USAGE),
+    })
 }
 
 fn run_check(args: &CheckArgs) -> Result<ExitCode> {

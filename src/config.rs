@@ -54,6 +54,9 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// What lost time costs.
     pub impact: ImpactConfig,
+    /// Who is told of incidents.
+    #[cfg(feature = "alerts")]
+    pub alerts: crate::alerts::AlertsConfig,
 }
 
 /// The embedded log.
@@ -167,6 +170,8 @@ impl Default for Config {
             access: AccessConfig::default(),
             tls: None,
             impact: ImpactConfig::default(),
+            #[cfg(feature = "alerts")]
+            alerts: crate::alerts::AlertsConfig::default(),
         }
     }
 }
@@ -238,6 +243,8 @@ impl Config {
         if let Some(price) = self.impact.gpu_hour_price.filter(|price| !price.is_finite() || *price < 0.0) {
             bail!("`impact.gpu_hour_price` is {price}: accepted are numbers from 0 on, such as 2.5");
         }
+        #[cfg(feature = "alerts")]
+        self.alerts.check()?;
         self.check_otlp()?;
         self.senders_keys().map(|_| ())
     }
@@ -415,6 +422,38 @@ mod tests {
             let error = format!("{:#}", read(text, &[]).expect_err("wrong"));
             assert!(error.contains(expected), "{text}: {error}");
         }
+    }
+
+    #[cfg(feature = "alerts")]
+    #[test]
+    fn a_sink_says_what_it_needs_and_what_it_does_not_take() {
+        let sink = |lines: &str| format!("[[alerts.sinks]]\nname = \"a\"\n{lines}");
+        let slack = "type = \"slack\"\nsecret_env = \"S\"\n";
+        let hook = |url: &str| format!("type = \"webhook\"\nsecret_env = \"S\"\nurl = \"{url}\"\n");
+        for (lines, expected) in [
+            ("type = \"slak\"\n".to_owned(), "`slack`"),
+            (format!("{slack}secret_fil = \"x\"\n"), "did you mean `secret_file`?"),
+            (format!("{slack}secret_file = \"x\"\n"), "one is accepted"),
+            (format!("{slack}url = \"https://x\"\n"), "type \"slack\" does not take `url`"),
+            (format!("{slack}kinds = [\"slowdown.rnk\"]\n"), "did you mean `slowdown.rank`?"),
+            (format!("{slack}min_severity = \"info\"\n"), "accepted are warning and critical"),
+            (format!("{slack}timeout_s = 0\n"), "accepted are 1 to 60"),
+            (format!("{slack}title = \"{{{{\"\n"), "`title` is no template"),
+            (format!("{slack}allow_private = [\"10\"]\n"), "a network such as `10.1.0.0/16`"),
+            ("type = \"webhook\"\nurl = \"https://x\"\n".to_owned(), "needs `secret_file` or `secret_env`"),
+            ("type = \"command\"\n".to_owned(), "needs `argv`"),
+            (hook("http://x"), "`https` is needed"),
+            (hook("https://u:p@x"), "holds a password"),
+            (hook("ftp://x"), "neither `https` nor `http`"),
+        ] {
+            let error = format!("{:#}", read(&sink(&lines), &[]).expect_err("wrong"));
+            assert!(error.contains(expected), "{lines}: {error}");
+            assert!(!error.contains("u:p@"), "{error}");
+        }
+        let twice = format!("{}{}", sink(slack), sink(slack));
+        assert!(format!("{:#}", read(&twice, &[]).expect_err("twice")).contains("two with the name `a`"));
+        let good = read(&sink(&format!("{slack}kinds = [\"weights.*\"]\nallow_private = [\"10.0.0.0/8\"]\n")), &[]);
+        assert_eq!(good.expect("good").alerts.sinks[0].timeout_s, 10);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 #![expect(unused_crate_dependencies, reason = "what this target does not use serves another one of the package")]
 
 pub mod act;
+#[cfg(feature = "alerts")]
+pub mod alerts;
 pub mod cli;
 pub mod client;
 pub mod commands;

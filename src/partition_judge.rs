@@ -143,7 +143,8 @@ impl PartitionJudge {
             runs.push(RunSnapshot { run: run.0.to_string(), bytes: judge.snapshot()? });
         }
         let (changes, rejects) = (std::mem::take(&mut self.changes), std::mem::take(&mut self.rejects));
-        Ok(Commit { partition: self.partition, position: Some(self.next), runs, changes, incidents, rejects })
+        let (partition, position) = (self.partition, Some(self.next));
+        Ok(Commit { partition, position, runs, changes, incidents, rejects, ..Commit::default() })
     }
 
     /// The incidents of runs that stand otherwise than in the last commit.

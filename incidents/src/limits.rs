@@ -38,3 +38,7 @@ pub(crate) const PAUSES_MAX: usize = 16;
 pub(crate) const REFRESHED_MAX: usize = 64;
 /// At most one rank in so many may be slow where the middle one stands for the healthy.
 pub(crate) const PEERS_MIN: u64 = 4;
+/// Suspects, evidence, audit records and checkpoints that a notice holds of each: a person reads no more on a phone.
+pub(crate) const NOTICE_LIST_MAX: usize = 8;
+/// Of each text in a notice.
+pub(crate) const NOTICE_TEXT_BYTES_MAX: usize = 512;

@@ -62,11 +62,18 @@ struct State {
 pub struct Desk {
     changes: broadcast::Sender<ToldChange>,
     state: Mutex<State>,
+    #[cfg(feature = "alerts")]
+    board: std::sync::Arc<crate::alerts::Board>,
 }
 
 impl Default for Desk {
     fn default() -> Self {
-        Self { changes: broadcast::channel(CHANGES_WAITING_MAX).0, state: Mutex::default() }
+        Self {
+            changes: broadcast::channel(CHANGES_WAITING_MAX).0,
+            state: Mutex::default(),
+            #[cfg(feature = "alerts")]
+            board: std::sync::Arc::default(),
+        }
     }
 }
 
@@ -82,6 +89,13 @@ impl Desk {
     pub fn health(&self) -> [(&'static str, Health); 3] {
         let state = self.state();
         [("log", state.log.clone()), ("state", state.store.clone()), ("archive", state.archive.clone())]
+    }
+
+    /// How each receiver of notices is.
+    #[cfg(feature = "alerts")]
+    #[must_use]
+    pub fn board(&self) -> &std::sync::Arc<crate::alerts::Board> {
+        &self.board
     }
 
     /// How far each partition is.

@@ -139,6 +139,14 @@ async fn readyz(State(desk): State<Arc<Desk>>, RawQuery(query): RawQuery) -> Res
             // Writing into memory does not fail.
             let _ = writeln!(text, "{line}");
         }
+        // A receiver that is away is no fault of the service: it stays ready, and keeps what waits.
+        #[cfg(feature = "alerts")]
+        for (sink, status) in desk.board().sinks() {
+            let _ = match &status.open_circuit {
+                None => writeln!(text, "[+] alerts {sink} ok, {} pending", status.pending),
+                Some(why) => writeln!(text, "[!] alerts {sink} circuit open, {} pending: {why}", status.pending),
+            };
+        }
     }
     let (code, word) =
         if is_ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };

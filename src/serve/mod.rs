@@ -174,6 +174,14 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
         stop: Arc::clone(&stop),
     });
     let archive_thread = start_archiver(archiver)?;
+    #[cfg(feature = "alerts")]
+    let (teller, couriers) = {
+        use crate::alerts::{Couriers, Teller};
+        let endpoints = config.alerts.endpoints()?;
+        let dwell_ns = i64::try_from(config.alerts.resolve_after_s).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
+        let teller = Teller::open(Arc::clone(&store), &endpoints, dwell_ns)?;
+        (teller, Couriers::start(endpoints, &store, desk.board(), &stop)?)
+    };
     let worker = Worker::new(WorkerParts {
         source,
         publisher,
@@ -184,6 +192,8 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
         stop: Arc::clone(&stop),
         #[cfg(feature = "kafka")]
         handover: parts.handover,
+        #[cfg(feature = "alerts")]
+        teller,
     });
     let (ended, worker_ended) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("judge".to_owned()).spawn(move || {
@@ -207,6 +217,8 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
     let judged = tokio::task::block_in_place(|| thread.join());
     // A panic there was told on stderr already; what was not archived is archived after the next start.
     let _ = tokio::task::block_in_place(|| archive_thread.join());
+    #[cfg(feature = "alerts")]
+    tokio::task::block_in_place(|| couriers.join());
     #[cfg(feature = "kafka")]
     for reader in readers {
         // A panic there was told on stderr already.
