@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use trainwarden_kernels::median_in_place;
 use trainwarden_telemetry::Rank;
 
 use super::line_plot::{Beside, moments, x_axis};
@@ -14,20 +15,21 @@ const RANKS_MIN: usize = 4;
 const COLUMNS_MAX: usize = 120;
 /// Shades on each side.
 const SHADES: f32 = 6.0;
+/// The shade of what is no number.
+const STRANGE: i32 = i32::MAX;
+/// A size that is so many times the usual one is darkest at least.
+const NOISE_PALE: f64 = 12.0;
 const TOP: f64 = 22.0;
 const BOTTOM: f64 = 32.0;
 
-/// Draws the map of a trace; nothing where it has few ranks or they are all equal.
-pub(super) fn heat_map(trace: &Trace, beside: &Beside<'_>, suspects: &[Rank]) -> Option<String> {
+/// Draws the map of a trace; nothing where it has few ranks or they are all equal. With the size drawn darkest.
+pub(super) fn heat_map(trace: &Trace, beside: &Beside<'_>, suspects: &[Rank]) -> Option<(String, f32)> {
     if trace.bins.len() < RANKS_MIN {
         return None;
     }
     let cells = cells(trace);
-    let most = cells.iter().flatten().map(|value| value.abs()).filter(|size| size.is_finite()).fold(0.0, f32::max);
-    if most <= 0.0 {
-        return None;
-    }
-    let height = (trace.bins.len() as f64 * 7.0).clamp(84.0, 300.0);
+    let most = darkest(&cells)?;
+    let height = (trace.bins.len() as f64 * 6.0).clamp(72.0, 192.0);
     let (row_height, column_width) = (height / trace.bins.len() as f64, (across(1.0) - LEFT) / COLUMNS_MAX as f64);
     let words = format!(
         "Rows are {} to {}, columns steps. Darkest is {}.",
@@ -48,7 +50,18 @@ pub(super) fn heat_map(trace: &Trace, beside: &Beside<'_>, suspects: &[Rank]) ->
     svg += &rank_labels(trace, suspects, row_height);
     svg += &x_axis(beside.window, TOP + height);
     svg += &moments(beside, TOP + height);
-    Some(svg + "</svg>")
+    Some((svg + "</svg>", most))
+}
+
+/// The size that is drawn darkest: the largest, or so many times the usual that noise alone stays pale.
+fn darkest(cells: &[Vec<f32>]) -> Option<f32> {
+    let finite = cells.iter().flatten().map(|value| value.abs()).filter(|size| size.is_finite());
+    let mut sizes: Vec<f64> = finite.map(f64::from).collect();
+    let is_strange = cells.iter().flatten().any(|value| value.is_infinite());
+    let most = sizes.iter().copied().fold(0.0, f64::max);
+    let usual = median_in_place(&mut sizes).unwrap_or(0.0);
+    let darkest = most.max(NOISE_PALE * usual) as f32;
+    (darkest > 0.0 || is_strange).then_some(darkest.max(f32::MIN_POSITIVE))
 }
 
 /// [rows of the map, columns]: the value farthest from the peers in each; NaN where nothing came.
@@ -80,7 +93,11 @@ fn cells(trace: &Trace) -> Vec<Vec<f32>> {
 
 /// One path a shade; cells side by side are one rectangle.
 fn shades(cells: &[Vec<f32>], most: f32, (row_height, column_width): (f64, f64)) -> Vec<(String, String)> {
-    let shade = |value: f32| if value.is_nan() { 0 } else { (value / most * SHADES).round() as i32 };
+    let shade = |value: f32| match value {
+        value if value.is_nan() => 0,
+        value if value.is_infinite() => STRANGE,
+        value => (value / most * SHADES).round() as i32,
+    };
     let mut paths: std::collections::BTreeMap<i32, String> = std::collections::BTreeMap::new();
     for (place, row) in cells.iter().enumerate() {
         let mut begin = 0;
@@ -97,8 +114,15 @@ fn shades(cells: &[Vec<f32>], most: f32, (row_height, column_width): (f64, f64))
             begin = column;
         }
     }
-    let class = |shade: i32| format!("{}{}", if shade > 0 { "up" } else { "down" }, shade.abs());
+    let class = |shade: i32| match shade {
+        STRANGE => "strange".to_owned(),
+        _ => shade_class(shade),
+    };
     paths.into_iter().map(|(shade, path)| (class(shade), path)).collect()
+}
+
+fn shade_class(shade: i32) -> String {
+    format!("{}{}", if shade > 0 { "up" } else { "down" }, shade.abs())
 }
 
 /// First, last and the suspects' rows by name.
@@ -125,7 +149,7 @@ fn rank_labels(trace: &Trace, suspects: &[Rank], row_height: f64) -> String {
 pub(super) fn size_words(trace: &Trace, size: f32) -> String {
     match (trace.measured, trace.is_absolute) {
         (Measured::Differs, _) => "a replica that differs".to_owned(),
-        (_, true) => format!("{} from the median of the peers", super::svg::tick_label(f64::from(size))),
-        (_, false) => format!("{:.3} % from the median of the peers", 100.0 * size),
+        (_, true) => format!("at {} from the median of the peers", super::svg::tick_label(f64::from(size))),
+        (_, false) => format!("at {:.1} % from the median of the peers", 100.0 * size),
     }
 }

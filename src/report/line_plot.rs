@@ -5,6 +5,8 @@ use trainwarden_telemetry::{Evidence, Label};
 use super::svg::{across, at, begin, polyline, text, tick_label, ticks};
 use super::trace::{Measured, Trace, TraceRow};
 use super::witness::Window;
+use super::words::capitalised;
+use crate::output::{counted, number};
 
 const HEIGHT: f64 = 236.0;
 const TOP: f64 = 22.0;
@@ -96,14 +98,15 @@ pub(super) fn line_plot(trace: &Trace, beside: &Beside<'_>) -> Option<String> {
         );
     }
     svg += &peers_band(trace, &upright);
-    svg += &polyline("median", trace.rows.iter().map(|row| upright(row, row.median)));
+    let median = if trace.lines.is_empty() { "line run" } else { "median" };
+    svg += &polyline(median, trace.rows.iter().map(|row| upright(row, row.median)));
     for line in 0..trace.lines.len() {
         let class = if trace.lines[line].is_none() { "line run".to_owned() } else { format!("line s{line}") };
         svg += &polyline(&class, trace.rows.iter().map(|row| upright(row, *row.lines.get(line)?)));
     }
     for row in trace.rows.iter().filter(|row| row.is_strange) {
         let x = across(row.place);
-        svg += &format!("<path class=\"strange\" d=\"M{} {}l-4 -7h8z\"/>", at(x), at(TOP + 8.0));
+        svg += &format!("<path class=\"strange\" d=\"M{} {}l-4 -7h8z\"/>", at(x), at(TOP + 24.0));
     }
     svg += &moments(beside, HEIGHT - BOTTOM);
     Some(svg + "</svg>")
@@ -135,17 +138,30 @@ pub(super) fn x_axis(window: Window, bottom: f64) -> String {
 
 /// Upright lines where the incident began, was found and ended.
 pub(super) fn moments(beside: &Beside<'_>, bottom: f64) -> String {
+    let mut placed: Vec<(f64, String)> = Vec::new();
     let mut svg = String::new();
-    let mut taken = f64::NEG_INFINITY;
     for moment in beside.moments {
         let Some(place) = beside.window.place(moment.label) else { continue };
-        let x = across(place);
-        svg += &format!("<path class=\"moment {}\" d=\"M{} {}V{}\"/>", moment.word, at(x), at(TOP - 6.0), at(bottom));
+        svg += &format!(
+            "<path class=\"moment {}\" d=\"M{} {}V{}\"/>",
+            moment.word,
+            at(across(place)),
+            at(TOP - 6.0),
+            at(bottom)
+        );
+        match placed.last_mut().filter(|(last, _)| across(place) - across(*last) < 3.0) {
+            Some((_, words)) => *words = format!("{words}, {}", moment.word),
+            None => placed.push((place, moment.word.to_owned())),
+        }
+    }
+    let mut taken = f64::NEG_INFINITY;
+    for (place, words) in placed {
+        let (x, is_right) = (across(place), place > 0.86);
         // Words that would run into the one before stand lower.
-        let y = if x - taken < 52.0 { TOP + 6.0 } else { TOP - 8.0 };
-        let anchor = if place > 0.9 { "end" } else { "start" };
-        svg += &text((x + if anchor == "end" { -3.0 } else { 3.0 }, y), anchor, "axis word", moment.word);
-        taken = x;
+        let y = if x - taken < 70.0 { TOP + 6.0 } else { TOP - 8.0 };
+        let (x, anchor) = if is_right { (x - 3.0, "end") } else { (x + 3.0, "start") };
+        svg += &text((x, y), anchor, "axis word", &words);
+        taken = across(place);
     }
     svg
 }
@@ -161,30 +177,37 @@ pub(super) fn title(trace: &Trace) -> String {
 
 /// The same in words, with the numbers of the row that stands out most.
 pub(super) fn description(trace: &Trace) -> String {
-    let lines = |row: &TraceRow| -> Vec<(usize, f32)> {
-        row.lines.iter().copied().enumerate().filter(|(_, value)| value.is_finite()).collect()
+    let rows = counted(trace.rows.len() as u64, "row");
+    let who: Vec<String> = trace.lines.iter().flatten().take(3).map(ToString::to_string).collect();
+    let who = match who.as_slice() {
+        [] if trace.lines.is_empty() => "The median of the ranks".to_owned(),
+        [] => "The whole run".to_owned(),
+        named => capitalised(&named.join(", ")),
     };
-    let values: Vec<f32> = trace.rows.iter().flat_map(lines).map(|(_, value)| value).collect();
+    if trace.measured == Measured::Differs {
+        let differs = |row: &&TraceRow| row.lines.contains(&1.0);
+        let many = trace.rows.iter().filter(differs).count();
+        return format!("{who} differs from most of its replicas in {many} of {rows}.");
+    }
+    let of_row = |row: &TraceRow| if trace.lines.is_empty() { vec![row.median] } else { row.lines.clone() };
+    let values: Vec<f32> = trace.rows.iter().flat_map(of_row).filter(|value| value.is_finite()).collect();
     let (Some(least), Some(most)) = (values.iter().copied().reduce(f32::min), values.iter().copied().reduce(f32::max))
     else {
-        return format!("{} rows.", trace.rows.len());
+        return format!("{who} has no number in {rows}.");
     };
-    let who: Vec<String> = trace.lines.iter().flatten().take(3).map(ToString::to_string).collect();
-    let who = if who.is_empty() { "The whole run".to_owned() } else { who.join(", ") };
-    let apart = |row: &&TraceRow| row.lines.iter().map(|v| (v - row.median).abs()).fold(0.0, f32::max);
-    let farthest =
-        trace.rows.iter().filter(|row| row.median.is_finite()).max_by(|one, other| apart(one).total_cmp(&apart(other)));
-    let beside = farthest.map_or(String::new(), |row| {
-        format!(
-            " Farthest apart it is {} where the median of {} peers is {}.",
-            tick(row.lines[0]),
-            trace.peers,
-            tick(row.median)
-        )
-    });
-    format!("{who} between {} and {} over {} rows.{beside}", tick(least), tick(most), trace.rows.len())
+    format!("{who} lies between {} and {} in {rows}.{}", tick(least), tick(most), farthest(trace))
+}
+
+/// The row in which the first suspect is farthest from its peers, in words.
+fn farthest(trace: &Trace) -> String {
+    let apart = |row: &TraceRow| row.lines.first().map_or(f32::NAN, |value| (value - row.median).abs());
+    let rows = trace.rows.iter().filter(|row| apart(row).is_finite());
+    let Some(row) = rows.max_by(|one, other| apart(one).total_cmp(&apart(other))) else { return String::new() };
+    let (own, peers, many) = (tick(row.lines[0]), tick(row.median), trace.peers);
+    format!(" Where it is farthest off, it is {own} and the median of its {many} peers is {peers}.")
 }
 
 fn tick(value: f32) -> String {
-    tick_label(f64::from(value))
+    let size = value.abs();
+    if size >= 1e-3 && size < 1_000.0 { number(f64::from(value)) } else { tick_label(f64::from(value)) }
 }

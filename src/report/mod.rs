@@ -16,8 +16,8 @@ mod witness;
 mod words;
 
 use anyhow::{Context, Result};
-use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use minijinja::value::{Serde, Value};
+use minijinja::{AutoEscape, Environment, HtmlEscape, UndefinedBehavior};
 
 use self::case_file::CaseFile;
 pub use self::case_file::{Input, one_of};
@@ -58,9 +58,34 @@ fn render(view: &View) -> Result<String> {
     let mut engine = Environment::new();
     engine.set_undefined_behavior(UndefinedBehavior::Strict);
     engine.set_auto_escape_callback(|name| if name.ends_with(".html") { AutoEscape::Html } else { AutoEscape::None });
+    engine.add_filter("prose", |text: String| Value::from_safe_string(prose(&text)));
     for (name, source) in [TEMPLATE, STYLE] {
         engine.add_template(name, source).context("the template of the report is wrong")?;
     }
     let page = engine.get_template(TEMPLATE.0).and_then(|template| template.render(Serde(view)));
     page.context("the template of the report is wrong")
+}
+
+/// Text as HTML, with what stands in backticks as code.
+fn prose(text: &str) -> String {
+    let escaped = HtmlEscape(text).to_string();
+    let parts: Vec<&str> = escaped.split('`').collect();
+    if parts.len().is_multiple_of(2) {
+        return escaped; // A backtick without its twin is one.
+    }
+    let mark = |(place, part): (usize, &&str)| {
+        if place % 2 == 1 { format!("<code>{part}</code>") } else { (*part).to_owned() }
+    };
+    parts.iter().enumerate().map(mark).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::prose;
+
+    #[test]
+    fn backticks_are_code_and_nothing_else_is_markup() {
+        assert_eq!(prose("`a<b>` of `c`"), "<code>a&lt;b&gt;</code> of <code>c</code>");
+        assert_eq!(prose("one ` alone <script>"), "one ` alone &lt;script&gt;");
+    }
 }

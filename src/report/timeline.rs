@@ -4,7 +4,7 @@ use serde::Serialize;
 use trainwarden_telemetry::{Incident, Label, State};
 
 use super::line_plot::Moment;
-use super::witness::Sight;
+use super::witness::{Mark, Sight};
 use super::words;
 use crate::output::change_words;
 
@@ -50,11 +50,18 @@ pub(super) fn timeline(incident: &Incident, sight: &Sight) -> Vec<Entry> {
         entries.push(Entry { step, time, what, class, label });
     };
     for change in &incident.changes {
-        add(Label { step: None, time: Some(change.time) }, "change", format!("Recorded: {}", change_words(change)));
+        // The time says how long before.
+        let words = change_words(change);
+        let what = words.split_once("  ").map_or(words.as_str(), |(_, what)| what);
+        add(Label { step: None, time: Some(change.time) }, "change", format!("Recorded: {what}"));
     }
-    add(begin, "onset", "It begins".to_owned());
     let found = Label { step: incident.detected_step, time: incident.detected_at };
-    add(found, "found", format!("Found: {}", incident.summary));
+    if found == begin {
+        add(begin, "onset", format!("It begins and is found: {}", incident.summary));
+    } else {
+        add(begin, "onset", "It begins".to_owned());
+        add(found, "found", format!("Found: {}", incident.summary));
+    }
     if incident.state == State::Resolved {
         let last = incident.last_step.map_or(found, |step| Label { step: Some(step), time: time_of(sight, step.0) });
         add(last, "over", "The last row that belongs to it".to_owned());
@@ -71,13 +78,21 @@ pub(super) fn timeline(incident: &Incident, sight: &Sight) -> Vec<Entry> {
         };
         add(**label, "checkpoint", format!("Checkpoint `{name}` saved{note}"));
     }
-    for mark in sight.marks.iter().take(MARKS_SHOWN) {
-        add(mark.label, "mark", capitalised(&mark.what));
+    let is_near = |mark: &&Mark| mark.is_of_run || is_inside(sight, mark.label);
+    for mark in sight.marks.iter().filter(is_near).take(MARKS_SHOWN) {
+        add(mark.label, "mark", words::capitalised(&mark.what));
     }
     // By time where there is one; a row with a step alone stands where its neighbours' steps say.
     let key = |entry: &Entry| entry.label.time.or_else(|| time_of(sight, entry.label.step?.0));
     entries.sort_by_key(|entry| (key(entry), entry.label.step));
     entries
+}
+
+/// True for what happened while the series at hand were measured.
+fn is_inside(sight: &Sight, label: Label) -> bool {
+    let times = || sight.traces.iter().flat_map(|trace| &trace.rows).filter_map(|row| row.label.time);
+    let (first, last) = (times().min(), times().max());
+    label.time.is_none_or(|time| first.is_some_and(|first| time >= first) && last.is_some_and(|last| time <= last))
 }
 
 fn is_before(label: Label, onset: Label) -> bool {
@@ -92,9 +107,4 @@ fn time_of(sight: &Sight, step: u64) -> Option<trainwarden_telemetry::Timestamp>
     let rows = sight.traces.iter().flat_map(|trace| &trace.rows);
     let near = rows.filter(|row| row.label.step.is_some_and(|other| other.0 <= step) && row.label.time.is_some());
     near.max_by_key(|row| row.label.step).and_then(|row| row.label.time)
-}
-
-fn capitalised(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }

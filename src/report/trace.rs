@@ -55,7 +55,7 @@ pub(super) struct TraceRow {
     pub(super) high: f32,
     /// A NaN or an infinity was logged.
     pub(super) is_strange: bool,
-    /// By row of the heat map: difference from the peers' median, and the same as a share of it.
+    /// By row of the heat map, infinite where a NaN or an infinity was logged: difference from the peers' median, and the same as a share of it.
     pub(super) differences: Vec<f32>,
     pub(super) shares: Vec<f32>,
 }
@@ -133,18 +133,22 @@ impl Trace {
         let mut band = [f32::NAN; 3];
         let groups = roster.peer_groups(&ranks);
         for (number, group) in groups.iter().enumerate() {
+            for (rank, _) in group.iter().map(|at| told[*at]).filter(|(_, value)| !value.is_finite()) {
+                if let Some(bin) = self.bin_of.get(&rank) {
+                    (differences[*bin], shares[*bin]) = (f32::INFINITY, f32::INFINITY);
+                }
+            }
             let is_peer = |at: &&usize| !suspects.contains(&told[**at].0) && told[**at].1.is_finite();
             let mut peers: Vec<f64> = group.iter().filter(is_peer).map(|at| f64::from(told[*at].1)).collect();
             let Some(median) = median_in_place(&mut peers) else { continue };
             let holds_suspect = group.iter().any(|at| suspects.contains(&told[*at].0));
-            if holds_suspect || (number == 0 && band[0].is_nan()) {
+            if holds_suspect || (suspects.is_empty() && number == 0) {
                 let edge = |q| quantile(&peers, q).unwrap_or(f64::NAN) as f32;
                 band = [median as f32, edge(BAND.0), edge(BAND.1)];
                 self.peers = self.peers.max(peers.len());
             }
             self.is_absolute |= median <= 0.0;
-            for at in group {
-                let (rank, value) = told[*at];
+            for (rank, value) in group.iter().map(|at| told[*at]).filter(|(_, value)| value.is_finite()) {
                 let Some(bin) = self.bin_of.get(&rank).copied() else { continue };
                 let difference = (f64::from(value) - median) as f32;
                 farther(&mut differences[bin], difference);

@@ -65,6 +65,7 @@ struct Plot {
     title: String,
     caption: String,
     lines: Vec<LegendView>,
+    has_lines: bool,
     has_peers: bool,
     has_band: bool,
     drawing: Option<String>,
@@ -153,7 +154,7 @@ impl View {
             kind: incident.kind.as_str(),
             severity: incident.severity.as_str(),
             state: state(incident.state),
-            summary: shown(&incident.summary),
+            summary: words::capitalised(&shown(&incident.summary)),
             merged_into: incident.merged_into.as_ref().map(|id| id.0.clone()),
             lead: runbook.map_or(String::new(), Page::lead),
             meaning: section("What it means"),
@@ -254,7 +255,7 @@ fn is_band_of(evidence: &Evidence, trace: &Trace) -> bool {
 }
 
 impl Plot {
-    fn of(trace: &Trace, drawing: Option<String>, map: Option<String>, band: Option<&Evidence>) -> Self {
+    fn of(trace: &Trace, drawing: Option<String>, map: Option<(String, f32)>, band: Option<&Evidence>) -> Self {
         let legend = |(place, line): (usize, &Option<Rank>)| match line {
             Some(rank) => LegendView { class: format!("s{place}"), name: rank.to_string() },
             None => LegendView { class: "run".to_owned(), name: "the whole run".to_owned() },
@@ -267,22 +268,21 @@ impl Plot {
                 counted(strange as u64, "row")
             ));
         }
-        let sizes = trace.rows.iter().flat_map(|row| if trace.is_absolute { &row.differences } else { &row.shares });
-        let most = sizes.map(|size| size.abs()).filter(|size| size.is_finite()).fold(0.0, f32::max);
         let many = trace.bins.first().is_some_and(|(first, last)| first != last);
         let shared = if many { " A row stands for several ranks and shows the one farthest off." } else { "" };
         Self {
             title: shown(&title(trace)),
             caption: shown(&caption),
             lines: trace.lines.iter().enumerate().map(legend).collect(),
+            has_lines: !trace.lines.is_empty(),
             has_peers: trace.peers > 0 && trace.measured != Measured::Differs,
             has_band: band.is_some(),
             drawing,
-            map,
             map_caption: format!(
                 "Every rank against the median of its peers: warm is above, cold below, darkest {}.{shared}",
-                size_words(trace, most)
+                map.as_ref().map_or(String::new(), |(_, darkest)| size_words(trace, *darkest))
             ),
+            map: map.map(|(drawing, _)| drawing),
         }
     }
 }

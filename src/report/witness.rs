@@ -25,6 +25,8 @@ const AFTER_STEPS: (u64, u64) = (20, 200);
 /// The same where rows have times only, in nanoseconds.
 const BEFORE_NS: (i64, i64) = (600_000_000_000, 6 * 3_600_000_000_000);
 const AFTER_NS: (i64, i64) = (300_000_000_000, 3 * 3_600_000_000_000);
+/// The part of a window left free after the last row.
+const AFTER_PART: u64 = 16;
 /// What tells how the run as a whole went.
 const WHOLE_RUN: [&str; 2] = ["loss", "step_time_s"];
 /// Calls that did not complete, shown.
@@ -77,6 +79,8 @@ impl Window {
 pub(super) struct Mark {
     pub(super) label: Label,
     pub(super) what: String,
+    /// It marks a launch, or the end of what is known.
+    pub(super) is_of_run: bool,
 }
 
 /// A call that closed before all its members had finished.
@@ -168,7 +172,7 @@ impl<'a> Witness<'a> {
             Observation::Event(event) => self.take_event(event),
             Observation::Quiet(quiet) if quiet.attempt == self.incident.attempt => {
                 let label = Label { step: quiet.last.step, time: Some(quiet.overdue) };
-                self.mark(label, "nothing more came of the run".to_owned());
+                self.mark(label, "nothing more came of the run".to_owned(), true);
             }
             _ => {}
         }
@@ -273,15 +277,18 @@ impl<'a> Witness<'a> {
         let of_launch = event.attempt == self.incident.attempt;
         match (event.kind.as_str(), &event.subject) {
             ("checkpoint", Some(name)) => self.checkpoint(name, label),
-            ("run_start", _) => self.mark(label, format!("launch {} of the run began", event.attempt.0)),
-            ("run_end", _) if of_launch => self.mark(label, "the launch ended".to_owned()),
+            ("run_start", _) => self.mark(label, format!("launch {} of the run began", event.attempt.0), true),
+            ("run_end", _) if of_launch => self.mark(label, "the launch ended".to_owned(), true),
             ("process_exit", _) if of_launch => {
                 let who = event.rank.map_or("a process".to_owned(), |rank| format!("the process of {rank}"));
-                self.mark(label, format!("{who} exited"));
+                self.mark(label, format!("{who} exited"), false);
             }
             ("pause_begin", subject) if of_launch => {
                 let what = subject.as_deref().or(event.detail.as_deref()).unwrap_or("no reason told");
-                self.mark(label, format!("announced pause: {what}"));
+                // A checkpoint is told when it is there.
+                if what != "checkpoint" {
+                    self.mark(label, format!("announced pause: {what}"), false);
+                }
             }
             _ => {}
         }
@@ -294,9 +301,9 @@ impl<'a> Witness<'a> {
         }
     }
 
-    fn mark(&mut self, label: Label, what: String) {
+    fn mark(&mut self, label: Label, what: String, is_of_run: bool) {
         if self.sight.marks.len() < MARKS_MAX {
-            self.sight.marks.push(Mark { label, what });
+            self.sight.marks.push(Mark { label, what, is_of_run });
         }
     }
 
@@ -304,9 +311,27 @@ impl<'a> Witness<'a> {
         self.sight.traces.retain(|trace| trace.rows.len() > 1);
         // An incident that lasts ends where the telemetry does.
         if let (State::Open | State::Acknowledged, Some((_, last))) = (self.incident.state, self.sight.reach) {
-            self.sight.marks.push(Mark { label: last, what: "the telemetry at hand ends; it is not over".to_owned() });
+            let label = Label { step: last.step, time: last.time.max(self.incident.detected_at) };
+            self.mark(label, "the telemetry at hand ends; it is not over".to_owned(), true);
         }
+        self.close_window();
         self.sight
+    }
+
+    /// Lets the window end where the telemetry does.
+    fn close_window(&mut self) {
+        let Some((Window::Steps(from, to), last)) = self.sight.window.zip(self.sight.reach.and_then(|(_, l)| l.step))
+        else {
+            return;
+        };
+        let end = (last.0 + (last.0.saturating_sub(from) / AFTER_PART).max(1)).min(to);
+        if end <= from {
+            return;
+        }
+        let stretch = (to - from) as f64 / (end - from) as f64;
+        let rows = self.sight.traces.iter_mut().flat_map(|trace| &mut trace.rows);
+        rows.for_each(|row| row.place = (row.place * stretch).min(1.0));
+        self.sight.window = Some(Window::Steps(from, end));
     }
 }
 

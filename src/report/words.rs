@@ -197,3 +197,9 @@ pub(super) fn place(evidence: &Evidence) -> String {
 pub(super) fn time(time: Option<Timestamp>) -> String {
     time.map_or(String::new(), civil)
 }
+
+/// The same text with a large first letter.
+pub(super) fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
