@@ -112,7 +112,7 @@ pub(super) fn line_plot(trace: &Trace, beside: &Beside<'_>) -> Option<String> {
     Some(svg + "</svg>")
 }
 
-fn peers_band(trace: &Trace, upright: &dyn Fn(&TraceRow, f32) -> Option<(f64, f64)>) -> String {
+fn peers_band(trace: &Trace, upright: impl Fn(&TraceRow, f32) -> Option<(f64, f64)>) -> String {
     let upper = trace.rows.iter().filter_map(|row| upright(row, row.high));
     let lower = trace.rows.iter().rev().filter_map(|row| upright(row, row.low));
     let points: Vec<String> = upper.chain(lower).map(|(x, y)| format!("{} {}", at(x), at(y))).collect();
@@ -209,5 +209,5 @@ fn farthest(trace: &Trace) -> String {
 
 fn tick(value: f32) -> String {
     let size = value.abs();
-    if size >= 1e-3 && size < 1_000.0 { number(f64::from(value)) } else { tick_label(f64::from(value)) }
+    if (1e-3..1_000.0).contains(&size) { number(f64::from(value)) } else { tick_label(f64::from(value)) }
 }

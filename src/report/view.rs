@@ -264,7 +264,7 @@ impl Plot {
         let mut caption = description(trace);
         if strange > 0 {
             caption.push_str(&format!(
-                " NaN or infinite in {} (triangles on the upper edge).",
+                " NaN or infinite in {} (triangles; solid red in the map).",
                 counted(strange as u64, "row")
             ));
         }
