@@ -138,12 +138,13 @@ const EARLY_RULES: [&str; 3] = [
 ];
 /// How a finding with offsets follows from its figures.
 const OFFSET_RULES: [&str; 6] = [
-    "row excess = (value / peers_median) / offset - 1; offset = the rank's usual ratio, frozen after `offset_rows` rows",
+    "row excess = (value / peers_median) / offset - 1; offset = the rank's usual ratio, learned from offset_rows rows; in \
+     groups of two and three no more than over the rank's own past",
     "mean = mean + mean_weight (row excess - mean), row by row",
     "ratio = 1 + mean / (1 - (1 - mean_weight)^rows)",
     "tolerance = max(0.01, 3 row_deviation / sqrt(offset_rows)), or max(0.10, ...) below 8 offset_rows",
     "nats = sum over the rows of shift z - shift^2 / 2, never below 0, with z = (row excess - tolerance) / row_deviation \
-     held in -8..4",
+     held in -8..4; where sudden rows are common among the peers, one adds no more than they are rare",
     "log10_e = (nats - ln 3) / ln 10; found when nats >= threshold_nats and mean - peers_mean >= 5 peers_spread",
 ];
 
