@@ -102,7 +102,7 @@ fn the_robust_deviation_of_any_cell_computed_by_hand_is_the_one_told() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let folder = simulated("slow_rank_5", dir.path(), Format::Csv);
     let incident = found(&folder, Kind::SlowRank);
-    let logged = as_logged(&[folder.clone()], &incident).expect("the folder is read");
+    let logged = as_logged(std::slice::from_ref(&folder), &incident).expect("the folder is read");
     let at = incident.evidence.iter().position(|evidence| evidence.detector == "straggler").expect("it spoke");
     let (rank, step) = (incident.evidence[at].rank.expect("a rank").0, incident.evidence[at].step.expect("a step").0);
     let row = &series(&folder, incident.evidence[at].metric.as_str())[&step];
@@ -295,7 +295,7 @@ fn a_data_folder_gives_the_report_of_its_service_running_and_at_rest() {
     wait_until("all rows are archived", || {
         // A part is cut by the first record after its second: the same rows again, which count once.
         send_to(&folder, &service.url());
-        let judged = || replay(&[archive.clone()], None).map(|(found, _)| recorded::json(&found.incidents));
+        let judged = || replay(std::slice::from_ref(&archive), None).map(|(found, _)| recorded::json(&found.incidents));
         archive.is_dir() && judged().is_ok_and(|told| told == expected)
     });
     let incident = found(&folder, Kind::SlowRank);

@@ -19,7 +19,7 @@ const SHADES: f32 = 6.0;
 const STRANGE: i32 = i32::MAX;
 /// A size that is so many times the usual one is darkest at least.
 const NOISE_PALE: f64 = 12.0;
-const TOP: f64 = 22.0;
+const TOP: f64 = 34.0;
 const BOTTOM: f64 = 32.0;
 
 /// Draws the map of a trace; nothing where it has few ranks or they are all equal. With the size drawn darkest.

@@ -8,8 +8,8 @@ use super::witness::Window;
 use super::words::capitalised;
 use crate::output::{counted, number};
 
-const HEIGHT: f64 = 236.0;
-const TOP: f64 = 22.0;
+const HEIGHT: f64 = 248.0;
+const TOP: f64 = 34.0;
 const BOTTOM: f64 = 32.0;
 /// Free room above and below the lines, as a part of their range.
 const MARGIN: f64 = 0.06;
@@ -97,7 +97,7 @@ pub(super) fn line_plot(trace: &Trace, beside: &Beside<'_>) -> Option<String> {
             at((bottom - top).max(1.0))
         );
     }
-    svg += &peers_band(trace, &upright);
+    svg += &peers_band(trace, upright);
     let median = if trace.lines.is_empty() { "line run" } else { "median" };
     svg += &polyline(median, trace.rows.iter().map(|row| upright(row, row.median)));
     for line in 0..trace.lines.len() {
@@ -106,7 +106,7 @@ pub(super) fn line_plot(trace: &Trace, beside: &Beside<'_>) -> Option<String> {
     }
     for row in trace.rows.iter().filter(|row| row.is_strange) {
         let x = across(row.place);
-        svg += &format!("<path class=\"strange\" d=\"M{} {}l-4 -7h8z\"/>", at(x), at(TOP + 24.0));
+        svg += &format!("<path class=\"strange\" d=\"M{} {}l-4 -7h8z\"/>", at(x), at(TOP + 10.0));
     }
     svg += &moments(beside, HEIGHT - BOTTOM);
     Some(svg + "</svg>")
@@ -146,7 +146,7 @@ pub(super) fn moments(beside: &Beside<'_>, bottom: f64) -> String {
             "<path class=\"moment {}\" d=\"M{} {}V{}\"/>",
             moment.word,
             at(across(place)),
-            at(TOP - 6.0),
+            at(TOP - 16.0),
             at(bottom)
         );
         match placed.last_mut().filter(|(last, _)| across(place) - across(*last) < 3.0) {
@@ -158,7 +158,7 @@ pub(super) fn moments(beside: &Beside<'_>, bottom: f64) -> String {
     for (place, words) in placed {
         let (x, is_right) = (across(place), place > 0.86);
         // Words that would run into the one before stand lower.
-        let y = if x - taken < 70.0 { TOP + 6.0 } else { TOP - 8.0 };
+        let y = if x - taken < 70.0 { TOP - 5.0 } else { TOP - 18.0 };
         let (x, anchor) = if is_right { (x - 3.0, "end") } else { (x + 3.0, "start") };
         svg += &text((x, y), anchor, "axis word", &words);
         taken = across(place);

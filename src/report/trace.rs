@@ -13,6 +13,9 @@ const BINS_MAX: usize = 96;
 /// The part of the peers that the band holds.
 const BAND: (f64, f64) = (0.01, 0.99);
 
+/// A value and who logged it; no rank where it is the whole run's.
+pub(super) type Cell = (Option<Rank>, f32);
+
 /// What the numbers of a trace are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Measured {
@@ -78,13 +81,7 @@ impl Trace {
     ///
     /// * `at`: its label and its place in the window.
     /// * `who`: the ranks with lines of their own, and who is whose peer.
-    pub(super) fn add(
-        &mut self,
-        at: (Label, f64),
-        measured: Measured,
-        cells: &[(Option<Rank>, f32)],
-        who: (&[Rank], &Roster),
-    ) {
+    pub(super) fn add(&mut self, at: (Label, f64), measured: Measured, cells: &[Cell], who: (&[Rank], &Roster)) {
         if cells.is_empty() {
             return;
         }
@@ -118,7 +115,7 @@ impl Trace {
     fn ranks_row(
         &mut self,
         (label, place): (Label, f64),
-        cells: &[(Option<Rank>, f32)],
+        cells: &[Cell],
         (suspects, roster): (&[Rank], &Roster),
     ) -> TraceRow {
         let told: Vec<(Rank, f32)> = cells.iter().filter_map(|(rank, value)| Some(((*rank)?, *value))).collect();
@@ -206,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    fn row(step: u64, values: &[f32]) -> ((Label, f64), Vec<(Option<Rank>, f32)>) {
+    fn row(step: u64, values: &[f32]) -> ((Label, f64), Vec<Cell>) {
         let cells = (0..).map(Rank).map(Some).zip(values.iter().copied()).collect();
         ((Label { step: Some(Step(step)), time: None }, step as f64 / 10.0), cells)
     }

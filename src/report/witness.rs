@@ -12,7 +12,7 @@ use trainwarden_telemetry::{
 };
 
 use super::as_logged::AsLogged;
-use super::trace::{Measured, Trace};
+use super::trace::{Cell, Measured, Trace};
 
 /// Series drawn of one incident: those of its first evidence.
 const TRACES_MAX: usize = 4;
@@ -201,7 +201,7 @@ impl<'a> Witness<'a> {
             self.reach(panel.labels[row]);
             let Some(trace) = trace else { continue };
             let cells = panel.values.ncols();
-            let cells: Vec<(Option<Rank>, f32)> =
+            let cells: Vec<Cell> =
                 (0..cells).filter_map(|column| Some((panel.rank(column), panel.value(row, column)?))).collect();
             self.add(trace, panel.labels[row], Measured::Samples, &cells);
         }
@@ -213,7 +213,7 @@ impl<'a> Witness<'a> {
         *last = (*last).max(label);
     }
 
-    fn add(&mut self, trace: usize, label: Label, measured: Measured, cells: &[(Option<Rank>, f32)]) {
+    fn add(&mut self, trace: usize, label: Label, measured: Measured, cells: &[Cell]) {
         let Some(place) = self.sight.window.and_then(|window| window.place(label)) else { return };
         let Sight { traces, roster, .. } = &mut self.sight;
         traces[trace].add((label, place), measured, cells, (&self.suspects, roster));
@@ -225,7 +225,7 @@ impl<'a> Witness<'a> {
         let label =
             Label { step: call.step(), time: ends.or_else(|| call.entries.iter().filter_map(|e| e.start).max()) };
         let wait = |begin: Timestamp, end: Timestamp| end.seconds_since(begin) as f32;
-        let cells: Vec<(Option<Rank>, f32)> = call
+        let cells: Vec<Cell> = call
             .entries
             .iter()
             .filter_map(|entry| Some((Some(entry.rank), wait(entry.start.or(entry.enqueued)?, entry.end?))))
