@@ -185,8 +185,10 @@ pub(super) fn description(trace: &Trace) -> String {
         named => capitalised(&named.join(", ")),
     };
     if trace.measured == Measured::Differs {
-        let differs = |row: &&TraceRow| row.lines.contains(&1.0);
+        let is_all = trace.lines.is_empty();
+        let differs = |row: &&TraceRow| if is_all { &row.differences } else { &row.lines }.contains(&1.0);
         let many = trace.rows.iter().filter(differs).count();
+        let who = if is_all { "Some rank" } else { &who };
         return format!("{who} differs from most of its replicas in {many} of {rows}.");
     }
     let of_row = |row: &TraceRow| if trace.lines.is_empty() { vec![row.median] } else { row.lines.clone() };

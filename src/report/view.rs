@@ -1,18 +1,14 @@
 //! The words and drawings of a report, section by section, as its template takes them.
 
-use std::collections::BTreeSet;
-
 use serde::Serialize;
 use trainwarden_detect::{Against, DetectorKind};
-use trainwarden_telemetry::{Cause, Evidence, Figure, Incident, Label, Rank, Working};
+use trainwarden_telemetry::{Cause, Evidence, Figure, Incident, Label, Working};
 
 use super::case_file::{CaseFile, Input};
-use super::heat_map::{heat_map, size_words};
-use super::line_plot::{Beside, Moment, description, line_plot, title};
 use super::pages::Page;
-use super::timeline::{self, Entry, moments};
-use super::trace::{Measured, Trace};
-use super::witness::Stalled;
+use super::plots::{Plot, StalledView, plots};
+use super::timeline::{self, Entry};
+use super::unaffected::unaffected;
 use super::words;
 use crate::explanation::figure_words;
 use crate::output::{change_words, counted, grouped, state};
@@ -58,34 +54,6 @@ pub(super) struct View {
     origin: Vec<(&'static str, String)>,
     notes: Vec<String>,
     version: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct Plot {
-    title: String,
-    caption: String,
-    lines: Vec<LegendView>,
-    has_lines: bool,
-    has_peers: bool,
-    has_band: bool,
-    drawing: Option<String>,
-    map: Option<String>,
-    map_caption: String,
-}
-
-#[derive(Debug, Serialize)]
-struct LegendView {
-    class: String,
-    name: String,
-}
-
-#[derive(Debug, Serialize)]
-struct StalledView {
-    call: u64,
-    op: String,
-    finished: usize,
-    unfinished: String,
-    missing: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -184,7 +152,7 @@ impl View {
 }
 
 /// Text from outside: on one line, without what turns it round, and not without end.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let end = text.floor_char_boundary(TEXT_BYTES_MAX);
     let cut = if end < text.len() { "..." } else { "" };
     format!("{}{cut}", crate::output::printable(&text[..end]))
@@ -218,90 +186,8 @@ fn in_short(incident: &Incident) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn plots(case: &CaseFile) -> Vec<Plot> {
-    let Some(window) = case.sight.window else { return Vec::new() };
-    let moments = moments(&case.incident);
-    let suspects: Vec<Rank> = case.incident.suspects.iter().map(|suspect| suspect.rank).collect();
-    let draw = |(number, trace): (usize, &Trace)| {
-        let band = case.incident.evidence.iter().find(|evidence| is_band_of(evidence, trace));
-        let of = |id: &str| (format!("plot{number}{id}"), window);
-        let (line_id, map_id) = (of("a"), of("b"));
-        let line = line_plot(trace, &beside(&line_id.0, line_id.1, &moments, band));
-        let map = heat_map(trace, &beside(&map_id.0, map_id.1, &moments, None), &suspects);
-        Plot::of(trace, line, map, band)
-    };
-    let plots = case.sight.traces.iter().enumerate().map(draw);
-    plots.filter(|plot| plot.drawing.is_some() || plot.map.is_some()).collect()
-}
-
-fn beside<'a>(
-    id: &'a str,
-    window: super::witness::Window,
-    moments: &'a [Moment],
-    band: Option<&'a Evidence>,
-) -> Beside<'a> {
-    Beside { id, window, moments, band }
-}
-
-/// True where the band of the evidence is in the unit of the series: that of the whole run.
-fn is_band_of(evidence: &Evidence, trace: &Trace) -> bool {
-    let is_whole = trace.lines == [None] && evidence.rank.is_none();
-    let is_near = |low: f64, high: f64| {
-        let values: Vec<f64> = trace.rows.iter().flat_map(|row| &row.lines).map(|value| f64::from(*value)).collect();
-        values.iter().any(|value| (low..=high).contains(value))
-    };
-    let is_of = evidence.metric.as_str() == trace.name;
-    is_whole && is_of && evidence.low.zip(evidence.high).is_some_and(|(low, high)| is_near(low, high))
-}
-
-impl Plot {
-    fn of(trace: &Trace, drawing: Option<String>, map: Option<(String, f32)>, band: Option<&Evidence>) -> Self {
-        let legend = |(place, line): (usize, &Option<Rank>)| match line {
-            Some(rank) => LegendView { class: format!("s{place}"), name: rank.to_string() },
-            None => LegendView { class: "run".to_owned(), name: "the whole run".to_owned() },
-        };
-        let strange = trace.rows.iter().filter(|row| row.is_strange).count();
-        let mut caption = description(trace);
-        if strange > 0 {
-            caption.push_str(&format!(
-                " NaN or infinite in {} (triangles; solid red in the map).",
-                counted(strange as u64, "row")
-            ));
-        }
-        let many = trace.bins.first().is_some_and(|(first, last)| first != last);
-        let shared = if many { " A row stands for several ranks and shows the one farthest off." } else { "" };
-        Self {
-            title: shown(&title(trace)),
-            caption: shown(&caption),
-            lines: trace.lines.iter().enumerate().map(legend).collect(),
-            has_lines: !trace.lines.is_empty(),
-            has_peers: trace.peers > 0 && trace.measured != Measured::Differs,
-            has_band: band.is_some(),
-            drawing,
-            map_caption: format!(
-                "Every rank against the median of its peers: warm is above, cold below, darkest {}.{shared}",
-                map.as_ref().map_or(String::new(), |(_, darkest)| size_words(trace, *darkest))
-            ),
-            map: map.map(|(drawing, _)| drawing),
-        }
-    }
-}
-
-impl StalledView {
-    fn of(stalled: &Stalled) -> Self {
-        let listed = |ranks: &[Rank]| list(ranks.iter().map(|rank| rank.0.to_string()).collect());
-        Self {
-            call: stalled.call,
-            op: shown(&stalled.op),
-            finished: stalled.finished,
-            unfinished: listed(&stalled.unfinished),
-            missing: listed(&stalled.missing),
-        }
-    }
-}
-
 /// The first names, and how many more there are.
-fn list(names: Vec<String>) -> String {
+pub(super) fn list(names: Vec<String>) -> String {
     let more = names.len().saturating_sub(LISTED_MAX);
     let text = names.into_iter().take(LISTED_MAX).collect::<Vec<_>>().join(", ");
     if more > 0 { format!("{text} and {more} more") } else { text }
@@ -417,50 +303,6 @@ fn rollback(incident: &Incident) -> Vec<(&'static str, String)> {
         rows.push(("Saved since it began; do not trust", list(names)));
     }
     rows
-}
-
-/// What the telemetry and the incidents at hand say is untouched; nothing is claimed beyond that.
-fn unaffected(case: &CaseFile) -> Vec<String> {
-    let incident = &case.incident;
-    let mut lines = Vec::new();
-    let beside = case.all.iter().filter(|other| other.run == incident.run && other.attempt == incident.attempt);
-    let named: BTreeSet<Rank> = beside.clone().flat_map(|other| &other.suspects).map(|suspect| suspect.rank).collect();
-    let world = incident.scope.map_or(0, |scope| scope.world_size).max(case.sight.ranks.len() as u64);
-    if !incident.suspects.is_empty() && world > named.len() as u64 {
-        let clean = grouped(world - named.len() as u64);
-        lines.push(format!("Ranks: {clean} of {} are named by no incident of this launch.", grouped(world)));
-    }
-    let nodes: BTreeSet<&str> = case.sight.roster.placements.values().filter_map(|p| p.node.as_deref()).collect();
-    let touched: BTreeSet<&str> = named.iter().filter_map(|rank| case.sight.roster.node(*rank)).collect();
-    if !incident.suspects.is_empty() && nodes.len() > touched.len() {
-        let clean = nodes.len() - touched.len();
-        lines.push(format!("Hosts: {clean} of {} have no rank that an incident of this launch names.", nodes.len()));
-    }
-    let onset = incident.onset.map(|onset| onset.low).or(incident.first_step);
-    let is_before = |label: &Label| label.step.zip(onset).is_some_and(|(step, onset)| step < onset);
-    let before = case.sight.checkpoints.iter().filter(|(_, label)| is_before(label));
-    let mut before: Vec<_> = before.map(|(name, label)| (label.step, shown(name))).collect();
-    before.sort();
-    if !before.is_empty() {
-        let names = before.into_iter().rev().map(|(_, name)| name).collect();
-        lines.push(format!("Checkpoints saved before it began, newest first: {}.", list(names)));
-    }
-    let accused: BTreeSet<&str> = beside.flat_map(|other| &other.evidence).map(|e| e.metric.as_str()).collect();
-    let quiet: Vec<String> =
-        case.sight.metrics.iter().filter(|name| !accused.contains(name.as_str())).map(|n| shown(n)).collect();
-    if !quiet.is_empty() {
-        let (many, all) = (quiet.len(), case.sight.metrics.len());
-        lines.push(format!(
-            "Series: {many} of {all} of this launch are in the evidence of no incident: {}.",
-            list(quiet)
-        ));
-    }
-    let troubled: BTreeSet<_> = case.all.iter().map(|other| &other.run).collect();
-    let clean: Vec<String> = case.runs.iter().filter(|run| !troubled.contains(run)).map(|run| shown(&run.0)).collect();
-    if !clean.is_empty() {
-        lines.push(format!("Other runs in the same data without any incident: {}.", list(clean)));
-    }
-    lines
 }
 
 fn detectors(incident: &Incident) -> Vec<DetectorView> {
