@@ -48,6 +48,8 @@ pub enum Command {
     Serve(ServeArgs),
     /// Send run folders to a service or a log, as agents would have sent them
     Send(SendArgs),
+    /// Write one incident as one HTML file that stands alone
+    Report(ReportArgs),
     /// List what a service has found
     #[command(after_help = "Example: trainwarden incidents list --data ./trainwarden-data --output json")]
     Incidents(IncidentsArgs),
@@ -109,6 +111,30 @@ pub struct SendArgs {
     /// Sign with this Ed25519 secret key: a file of 64 hexadecimal digits
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: trainwarden report inc_0123456789abcdef --run-folder runs/llm-7b --out incident.html")]
+pub struct ReportArgs {
+    /// The incident: its id, or the begin of it that no other has
+    #[arg(value_name = "INCIDENT")]
+    pub id: String,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// The folder of a service, running or not [default: ./trainwarden-data]
+    #[arg(long, value_name = "DIR", conflicts_with = "run_folder")]
+    pub data: Option<PathBuf>,
+    /// Run folders, which are judged anew; nothing needs to run
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub run_folder: Vec<PathBuf>,
+    /// Price of one GPU for one hour: the report then tells what lost time cost
+    #[arg(long, value_name = "PRICE", value_parser = parse_price)]
+    pub gpu_hour_price: Option<f64>,
+    /// Currency of that price
+    #[arg(long, value_name = "CURRENCY", default_value = "USD")]
+    pub currency: String,
 }
 
 /// Arguments of `incidents`.
@@ -417,6 +443,9 @@ pub struct ReplayArgs {
     /// Print every change (opened, updated, merged, resolved, reopened) as JSON, in order
     #[arg(long)]
     pub changes: bool,
+    /// Print the figures behind one incident, enough to compute it again: its id, or the begin of it
+    #[arg(long, value_name = "INCIDENT", conflicts_with = "changes")]
+    pub explain: Option<String>,
     /// How incidents are printed
     #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
     pub output: Output,

@@ -16,17 +16,19 @@ use trainwarden_telemetry::Fault;
 use crate::act::{self, Note, Person};
 use crate::cli::{
     AckArgs, ActArgs, AnnotateArgs, CheckArgs, Cli, Command, DemoArgs, DetectorsArgs, DoctorArgs, ImportArgs,
-    ImportCommand, ImportSeriesArgs, ImportWideArgs, IncidentsArgs, IncidentsCommand, ReplayArgs, SendArgs, ServeArgs,
-    SimulateArgs,
+    ImportCommand, ImportSeriesArgs, ImportWideArgs, IncidentsArgs, IncidentsCommand, ReplayArgs, ReportArgs, SendArgs,
+    ServeArgs, SimulateArgs,
 };
 use crate::client::GrpcPublisher;
 use crate::config::{Config, ImpactConfig};
 use crate::demo::screen::Screen;
 use crate::demo::{self, script};
 use crate::doctor::{self, Verdict};
+use crate::explanation::{write_explanation, write_explanation_json};
 use crate::incident_list::{IncidentFilter, Place};
 use crate::output::{self, Output, Style, tell};
 use crate::replay::{Findings, replay};
+use crate::report::{self, Input};
 use crate::send::{SendOptions, Sent, send};
 use crate::serve;
 use crate::simulation;
@@ -50,6 +52,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Simulate(args) => run_simulate(&args),
         Command::Serve(args) => run_serve(&args),
         Command::Send(args) => run_send(&args),
+        Command::Report(args) => run_report(&args),
         Command::Incidents(args) => run_incidents(args),
         Command::Ack(args) => run_ack(&args),
         Command::Annotate(args) => run_annotate(&args),
@@ -248,6 +251,9 @@ fn run_replay(args: &ReplayArgs) -> Result<ExitCode> {
     findings.price(&impact);
     rejects.summary().iter().for_each(|line| tell(line));
     report_counts(&findings);
+    if let Some(id) = &args.explain {
+        return explain(args, &findings, id);
+    }
     print(|out| match args {
         ReplayArgs { changes: true, .. } => output::write_changes(out, &findings.changes),
         ReplayArgs { json: true, .. } | ReplayArgs { output: Output::Json, .. } => {
@@ -259,6 +265,29 @@ fn run_replay(args: &ReplayArgs) -> Result<ExitCode> {
     let worst = findings.incidents.iter().map(|incident| incident.severity).max();
     let has_failed = args.fail_on.is_some_and(|least| worst >= Some(least));
     Ok(if has_failed { ExitCode::from(EXIT_FINDING) } else { ExitCode::SUCCESS })
+}
+
+fn explain(args: &ReplayArgs, findings: &Findings, id: &str) -> Result<ExitCode> {
+    let incident = report::one_of(&findings.incidents, id)?;
+    let logged = report::as_logged(&args.paths, incident)?;
+    print(|out| match args.json || args.output == Output::Json {
+        true => write_explanation_json(out, incident, &logged),
+        false => write_explanation(out, incident, &logged),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_report(args: &ReportArgs) -> Result<ExitCode> {
+    let input = match args.run_folder.as_slice() {
+        [] => Input::Data(args.data.clone().unwrap_or_else(|| Path::new("./trainwarden-data").to_owned())),
+        paths => Input::Folders(paths.to_vec()),
+    };
+    let impact = ImpactConfig { gpu_hour_price: args.gpu_hour_price, currency: args.currency.clone() };
+    let html = report::report(&input, &args.id, &impact)?;
+    std::fs::write(&args.out, &html).with_context(|| format!("cannot write `{}`", args.out.display()))?;
+    let done = format!("{} bytes written to {}", output::grouped(html.len() as u64), args.out.display());
+    print(|out| writeln!(out, "{}", output::printable(&done)))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn report_counts(findings: &Findings) {

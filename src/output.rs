@@ -293,7 +293,7 @@ fn paragraph(incident: &Incident, style: Style) -> String {
     text
 }
 
-fn when(incident: &Incident) -> String {
+pub(crate) fn when(incident: &Incident) -> String {
     match (incident.first_step, incident.last_step) {
         (Some(first), Some(last)) if first == last => format!("step {}", first.0),
         (Some(first), _) if incident.state != State::Resolved => format!("since step {}", first.0),
@@ -364,7 +364,7 @@ fn hypothesis_words(hypothesis: &Hypothesis) -> String {
 }
 
 /// `22.5 GPU-hours (19.4 to 25.6), 56.25 USD`.
-fn impact_words(impact: &Impact) -> String {
+pub(crate) fn impact_words(impact: &Impact) -> String {
     let (unit, name) = if impact.high < 3_600 { (1.0, "GPU-seconds") } else { (3_600.0, "GPU-hours") };
     let amount = |seconds: u64| {
         let amount = seconds as f64 / unit;
@@ -377,7 +377,7 @@ fn impact_words(impact: &Impact) -> String {
 }
 
 /// A time as `2026-01-31 12:00:00 UTC`; without the date where it counts from zero, as imported logs do.
-fn civil(time: Timestamp) -> String {
+pub(crate) fn civil(time: Timestamp) -> String {
     let seconds = time.0.div_euclid(1_000_000_000);
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let clock = format!("{:02}:{:02}:{:02}", rest / 3_600, rest / 60 % 60, rest % 60);
@@ -399,7 +399,7 @@ fn civil(time: Timestamp) -> String {
 }
 
 /// Four significant digits, without an exponent where the number is of everyday size.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 || !value.is_finite() {
         return value.to_string();
@@ -411,7 +411,7 @@ fn number(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-fn state(state: State) -> &'static str {
+pub(crate) fn state(state: State) -> &'static str {
     match state {
         State::Open => "open",
         State::Acknowledged => "acknowledged",

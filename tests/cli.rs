@@ -230,6 +230,7 @@ fn every_command_has_help_with_an_example() {
         vec!["import", "trace"],
         vec!["import", "flight-recorder"],
         vec!["import", "series"],
+        vec!["report"],
         vec!["detectors"],
     ] {
         let output = trainwarden(&[command.as_slice(), &["--help"]].concat());

@@ -17,6 +17,7 @@ mod roster;
 mod run;
 mod table;
 mod verdict;
+mod working;
 
 pub use cause::{Cause, Hypothesis, Impact};
 pub use collective::{CollectiveCall, CollectiveEntry};
@@ -34,3 +35,4 @@ pub use roster::{Communicators, Placement, Role, Roster};
 pub use run::{Attempt, Rank, RunId, Step, Timestamp};
 pub use table::{Column, ColumnType, Table};
 pub use verdict::{Evidence, Onset, Phase, Suspect, Verdict};
+pub use working::{Figure, FigureValue, Working};
