@@ -3,8 +3,9 @@
 #![expect(unused_crate_dependencies, reason = "what this target does not use serves another one of the package")]
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -339,6 +340,65 @@ fn what_receivers_answer_is_printed_and_3_says_that_one_is_not_reachable() {
     assert_eq!(receiver.got().len(), 1, "nobody was connected to");
     let (code, text) = run(&hook(&receiver).replace("{dir}/keys", "{dir}/none"));
     assert_eq!((code, text.contains("cannot read the secret")), (Some(2), true), "{text}");
+}
+
+#[test]
+fn a_receiver_that_asks_for_a_pause_is_told_of_and_gets_its_notice_after_it() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let receiver = Receiver::start();
+    receiver.answer(429);
+    let config = config(dir.path(), &hook(&receiver));
+    let mut service = Service::start(&dir.path().join("data"), &["--config", &config]);
+    send_to(&hang(dir.path(), 0..1), &service.url());
+    let ready = |service: &Service| service.get("/readyz?verbose").expect("it answers");
+    let is_open =
+        |service: &Service| ready(service).1.contains("[!] alerts hook circuit open, 1 pending: answered 429: ok");
+    wait_until("the circuit is open", || is_open(&service));
+    assert!(ready(&service).0.contains("200"), "the service itself is ready");
+    assert!(service.metric("notify_circuit_open") == 1 && service.metric("notify_attempts_failed_total") >= 1);
+    // What waits is in the state, and nowhere else.
+    service.stop();
+    service.restart();
+    wait_until("the circuit is open again", || is_open(&service));
+    receiver.answer(200);
+    wait_until("the notice arrives", || !receiver.got().is_empty());
+    wait_delivered(&service);
+    assert_eq!(service.metric("notify_circuit_open"), 0);
+    assert_eq!(told(&receiver.got()).len(), 1);
+}
+
+#[test]
+fn tls_is_spoken_and_only_known_certificates_are_taken() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut server = Command::new(root.join("target/alerts/venv/bin/python"))
+        .arg(root.join("tests/alerts/https.py"))
+        .arg(dir.path().join("ca.pem"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("Python does not start ({error}): run tests/needs"));
+    let mut port = String::new();
+    BufReader::new(server.stdout.take().expect("it is piped")).read_line(&mut port).expect("it prints its port");
+    let sink = format!(
+        "[[alerts.sinks]]\nname = \"hook\"\ntype = \"webhook\"\nurl = \"https://127.0.0.1:{}/in\"\n\
+         secret_file = \"{{dir}}/keys\"\nallow_private = true\n",
+        port.trim()
+    );
+    let run = |sink: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_trainwarden"))
+            .args(["webhook", "test", "--config", &config(dir.path(), sink)])
+            .output()
+            .expect("the binary was built");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let known = run(&format!("{sink}ca_file = \"{{dir}}/ca.pem\"\n"));
+    let unknown = run(&sink);
+    // Its input ends, and so does it.
+    drop(server.stdin.take());
+    server.wait().expect("it was ours");
+    assert_eq!(known, (Some(0), "hook: arrived, 200 ok\n".to_owned()));
+    assert_eq!((unknown.0, unknown.1.contains("certificate")), (Some(3), true), "{}", unknown.1);
 }
 
 #[test]

@@ -2,8 +2,6 @@
 
 use trainwarden_telemetry::{Change, ChangeKind, Incident};
 
-use crate::Notice;
-
 /// An incident of run `llm` with these suspects.
 pub(crate) fn incident(severity: &str, ranks: &[u32]) -> Incident {
     let share = 1.0 / ranks.len().max(1) as f64;
@@ -28,6 +26,7 @@ pub(crate) fn change(kind: ChangeKind, incident: Incident) -> Change {
     Change { change: kind, incident }
 }
 
-pub(crate) fn notice(kind: ChangeKind, incident: &Incident) -> Notice {
-    Notice::new("hook", (3, kind), incident, 1_766_000_012_000_000_000)
+#[cfg(feature = "sinks")]
+pub(crate) fn notice(kind: ChangeKind, incident: &Incident) -> crate::Notice {
+    crate::Notice::new("hook", (3, kind), incident, 1_766_000_012_000_000_000)
 }

@@ -27,6 +27,22 @@ pub use self::teller::{Endpoint, Route, Teller};
 pub use self::trial::{Trial, try_sinks};
 pub use self::world::World;
 
+/// Starts what sends notices, and gives who puts them into the outbox; inside of a runtime.
+///
+/// # Errors
+/// When a secret or the state cannot be read, or a thread cannot be started.
+pub fn start(
+    config: &AlertsConfig,
+    store: &Arc<StateStore>,
+    board: &Arc<Board>,
+    stop: &Arc<AtomicBool>,
+) -> Result<(Teller, Couriers)> {
+    let endpoints = config.endpoints()?;
+    let dwell_ns = i64::try_from(config.resolve_after_s).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
+    let teller = Teller::open(Arc::clone(store), &endpoints, dwell_ns)?;
+    Ok((teller, Couriers::start(endpoints, store, board, stop)?))
+}
+
 /// How long a stop waits for attempts that are on their way.
 const STOP_WAIT: Duration = Duration::from_secs(3);
 

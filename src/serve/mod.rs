@@ -175,13 +175,7 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
     });
     let archive_thread = start_archiver(archiver)?;
     #[cfg(feature = "alerts")]
-    let (teller, couriers) = {
-        use crate::alerts::{Couriers, Teller};
-        let endpoints = config.alerts.endpoints()?;
-        let dwell_ns = i64::try_from(config.alerts.resolve_after_s).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
-        let teller = Teller::open(Arc::clone(&store), &endpoints, dwell_ns)?;
-        (teller, Couriers::start(endpoints, &store, desk.board(), &stop)?)
-    };
+    let (teller, couriers) = crate::alerts::start(&config.alerts, &store, desk.board(), &stop)?;
     let worker = Worker::new(WorkerParts {
         source,
         publisher,

@@ -102,7 +102,11 @@ fn serve(stream: TcpStream, state: &State) -> Option<()> {
             state.got.lock().expect("no thread panics with it").push(Got { path, headers, body });
             std::thread::sleep(Duration::from_millis(state.thinks_ms.load(Ordering::SeqCst)));
         }
-        let elsewhere = if answered == 302 { "Location: http://127.0.0.1:9/\r\n" } else { "" };
-        write!(stream, "HTTP/1.1 {answered} Said\r\n{elsewhere}Content-Length: 2\r\n\r\nok").ok()?;
+        let asked = match answered {
+            302 => "Location: http://127.0.0.1:9/\r\n",
+            429 => "Retry-After: 1\r\n",
+            _ => "",
+        };
+        write!(stream, "HTTP/1.1 {answered} Said\r\n{asked}Content-Length: 2\r\n\r\nok").ok()?;
     }
 }

@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+
 use super::*;
 
 const SECOND: i64 = 1_000_000_000;
@@ -185,4 +187,46 @@ fn a_notice_that_is_refused_is_given_up_where_others_arrive_and_nothing_is_where
     world.run(48 * 3_600 * SECOND, &|_, _: &str| Outcome::Refused);
     assert_eq!(world.outbox.len(), 5, "a wrong key loses nothing");
     assert!(world.planner.circuit().is_open());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever fails, and however notices of incidents and lanes are mixed: all arrive, each once, those of one incident
+    /// in order.
+    #[test]
+    fn all_arrive_once_and_in_order_of_their_incident(
+        told in prop::collection::vec((0..12_u32, any::<bool>()), 1..400),
+        failures in prop::collection::vec(0..4_u8, 1..40),
+    ) {
+        let mut world = World::new();
+        // An incident that has become critical stays so, and what waits of it goes with it.
+        let mut critical = std::collections::BTreeSet::new();
+        for (turn, (incident, becomes_critical)) in told.iter().enumerate() {
+            let name = format!("i{incident}");
+            if *becomes_critical && critical.insert(name.clone()) {
+                let slow = world.outbox.extract_if((1, 0).., |_, json| json.starts_with(&format!("{name} ")));
+                let hurried: Vec<_> = slow.collect();
+                world.outbox.extend(hurried.into_iter().map(|((_, number), json)| ((0, number), json)));
+            }
+            world.tell(u8::from(!critical.contains(&name)), &name, &format!("{turn:04}"));
+            if turn % 7 == 0 {
+                // Some are sent while others come.
+                world.run(world.now + SECOND / 50, &|_, _| Outcome::Arrived);
+            }
+        }
+        world.run(world.now + 3_600 * SECOND, &|now, _| match failures[(now / SECOND) as usize % failures.len()] {
+            0 | 1 => Outcome::Arrived,
+            2 => Outcome::Failed(Some(SECOND)),
+            _ => Outcome::Failed(None),
+        });
+        world.run(world.now + 3_600 * SECOND, &|_, _| Outcome::Arrived);
+        prop_assert!(world.outbox.is_empty(), "{} wait", world.outbox.len());
+        prop_assert_eq!(world.order.len(), told.len());
+        let mut last: BTreeMap<&str, &str> = BTreeMap::new();
+        for (incident, turn) in world.order.iter().filter_map(|json| json.split_once(' ')) {
+            let before = last.insert(incident, turn);
+            prop_assert!(before.is_none_or(|before| before < turn), "{incident}: {turn} after {before:?}");
+        }
+    }
 }
