@@ -199,6 +199,49 @@ fn replicas_and_nans_counted_by_hand_are_as_many_as_told() {
 }
 
 #[test]
+fn the_figures_of_clocks_losses_and_gradients_join_as_their_rules_say() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let decades = |nats: f64| nats / std::f64::consts::LN_10;
+    // The value is that of the log; the peers are all others, since each scenario has one role.
+    let measured = |folder: &Path, evidence: &Evidence| {
+        let (rank, step) = (evidence.rank.expect("a rank").0, evidence.step.expect("a step").0);
+        let row = &series(folder, evidence.metric.as_str())[&step];
+        near(row[&Some(rank)], figure(evidence, "value"), 1e-12);
+        if row.len() as f64 == figure(evidence, "peers") + 1.0 {
+            near(middle_of_others(row, rank), figure(evidence, "peers_median"), 1e-6);
+        }
+    };
+
+    let folder = simulated("throttle", dir.path(), Format::Csv);
+    let incident = found(&folder, Kind::Throttle);
+    let evidence = evidence_of(&incident, "throttle");
+    measured(&folder, evidence);
+    let (observed, expected) = (evidence.observed.expect("a clock"), evidence.expected.expect("a clock"));
+    near(observed * figure(evidence, "ratio"), expected, 1e-6);
+    near(1.0 - 1.0 / figure(evidence, "ratio"), figure(evidence, "loss"), 1e-5);
+    near(expected / (1.0 + figure(evidence, "tolerance")), evidence.low.expect("a band"), 1e-6);
+
+    let folder = simulated("poison", dir.path(), Format::Csv);
+    let incident = found(&folder, Kind::DataShift);
+    let evidence = evidence_of(&incident, "data_shift");
+    measured(&folder, evidence);
+    near(figure(evidence, "peers_level") + figure(evidence, "mean"), evidence.observed.expect("a loss"), 1e-6);
+    let filled = 1.0 - (15.0_f64 / 16.0).powf(figure(evidence, "rows"));
+    near(figure(evidence, "running_mean") / filled, figure(evidence, "mean"), 1e-4);
+    let tolerance = (0.4 + 3.0 / figure(evidence, "offset_rows").sqrt()) * figure(evidence, "row_spread");
+    near(tolerance, figure(evidence, "tolerance"), 1e-5);
+    near(decades(figure(evidence, "nats") - 6.0_f64.ln()), evidence.log10_e.expect("an e-value"), 1e-5);
+
+    let folder = simulated("gradient_noise", dir.path(), Format::Csv);
+    let incident = found(&folder, Kind::GradientRank);
+    let evidence = evidence_of(&incident, "gradient_outlier");
+    measured(&folder, evidence);
+    let (size, q90, q99) = (figure(evidence, "size").abs(), figure(evidence, "q90"), figure(evidence, "q99"));
+    let of_row = if size > q99 { 0.5 * (2.0 + (size - q99) / (q99 - q90)) + 0.5_f64.log10() } else { 0.0 };
+    assert!((of_row - figure(evidence, "log10_e_of_row")).abs() < 1e-3 * of_row.max(1.0), "by hand {of_row}");
+}
+
+#[test]
 fn what_explain_prints_is_what_the_report_shows() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let folder = simulated("slow_rank_5", dir.path(), Format::Parquet);

@@ -37,7 +37,7 @@ impl AsLogged {
         let Some(value) = median(&present) else { return };
         if is_meant {
             let before: Vec<f64> = self.before.iter().copied().filter(|value| value.is_finite()).collect();
-            let name = if panel.is_whole_run() { "logged_value" } else { "logged_median_over_ranks" };
+            let name = if panel.is_whole_run() { "logged_value" } else { "logged_median" };
             let working = Working::new(&[BEFORE_RULE]).with(name, value).with("rows_before", before.len());
             self.working = with_spread(working, (value, &before), ["median_before", "mad_before"]);
         }

@@ -66,13 +66,15 @@ impl Departure {
 }
 
 /// How the evidence of a cell follows from its figures.
-const RULES: [&str; 4] = [
+const RULES: [&str; 5] = [
     "size = value / peers_median - 1 - offset, or value - peers_median - offset for differences",
-    "offset = the rank's median of that in the first 32 rows; q90, q99 = what 90 and 99 of 100 healthy sizes of those \
-     rows stay below, in scales",
+    "offset = the rank's median of that in the first 32 rows; q90, q99 = scale x what 90 and 99 of 100 healthy \
+     sizes of those rows stayed below, in scales",
     "scale = max(median spread of the last 16 rows, half of this row's, half of the typical one of the first 32); \
      the spread of a row is the median size in it",
     "e of a row = 0.5 (2 + (|size| - q99) / (q99 - q90)) + log10(0.5) where |size| > q99, else 0",
+    "log10_e = that of this row, or the sum over the rows that depart alike: of the last three for gradients, since it \
+     began for shifts",
 ];
 
 /// Columns whose ranks are peers, and how far they are apart.
