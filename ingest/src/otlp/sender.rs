@@ -121,7 +121,7 @@ mod tests {
             let table = frame.table().expect("known").expect("it has rows");
             assert_eq!(feed.take(table, run, &frame.batches().expect("just packed")), 0);
             let part = feed.finish();
-            for record in part.records {
+            for record in part.rows.records() {
                 let Row::Sample(row) = record.row else { panic!("only samples are made: {:?}", record.row) };
                 let (rank, step) = (row.rank.cast_signed(), row.step.cast_signed());
                 let metric = feed.names().get(row.metric).unwrap_or_default().to_owned();
