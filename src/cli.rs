@@ -18,6 +18,11 @@ const EXAMPLES: &str = "Examples:
   trainwarden replay runs/llm-7b
   trainwarden detectors";
 
+/// What the exit code of `doctor` says.
+const DOCTOR_CODES: &str = "Example: trainwarden doctor --config /etc/trainwarden.toml
+
+Exit codes: 0 nothing is wrong, 1 something is, 2 the configuration is, 3 something outside does not answer";
+
 /// Watches the training of large models for interference: what is wrong, since when, on which ranks.
 #[derive(Debug, Parser)]
 #[command(name = "trainwarden", version, about, max_term_width = 100, after_help = EXAMPLES)]
@@ -43,6 +48,8 @@ pub enum Command {
     Serve(ServeArgs),
     /// Send run folders to a service or a log, as agents would have sent them
     Send(SendArgs),
+    /// Write one incident as one HTML file that stands alone
+    Report(ReportArgs),
     /// List what a service has found
     #[command(after_help = "Example: trainwarden incidents list --data ./trainwarden-data --output json")]
     Incidents(IncidentsArgs),
@@ -53,8 +60,19 @@ pub enum Command {
     #[cfg(feature = "sql")]
     #[command(name = "sql-answer", hide = true)]
     SqlAnswer,
+    /// Say that somebody looks after an incident
+    Ack(AckArgs),
+    /// Tell the log of a run what is planned or was changed; a planned pause is no silence
+    Annotate(AnnotateArgs),
+    /// Try the receivers of notices
+    #[cfg(feature = "alerts")]
+    #[command(subcommand, after_help = "Example: trainwarden webhook test --config /etc/trainwarden.toml")]
+    Webhook(WebhookCommand),
     /// Say what is wrong with a configuration
     Check(CheckArgs),
+    /// Say what is wrong here: brokers, clocks, disks, keys, port, state, limits
+    #[command(after_help = DOCTOR_CODES)]
+    Doctor(DoctorArgs),
     /// List the detectors: what each watches and what it can find
     Detectors(DetectorsArgs),
 }
@@ -100,6 +118,30 @@ pub struct SendArgs {
     /// Sign with this Ed25519 secret key: a file of 64 hexadecimal digits
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: trainwarden report inc_0123456789abcdef --run-folder runs/llm-7b --out incident.html")]
+pub struct ReportArgs {
+    /// The incident: its id, or the begin of it that no other has
+    #[arg(value_name = "INCIDENT")]
+    pub id: String,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// The folder of a service, running or not [default: ./trainwarden-data]
+    #[arg(long, value_name = "DIR", conflicts_with = "run_folder")]
+    pub data: Option<PathBuf>,
+    /// Run folders, which are judged anew; nothing needs to run
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub run_folder: Vec<PathBuf>,
+    /// Price of one GPU for one hour: the report then tells what lost time cost
+    #[arg(long, value_name = "PRICE", value_parser = parse_price)]
+    pub gpu_hour_price: Option<f64>,
+    /// Currency of that price
+    #[arg(long, value_name = "CURRENCY", default_value = "USD")]
+    pub currency: String,
 }
 
 /// Arguments of `incidents`.
@@ -242,6 +284,79 @@ impl From<SqlFormat> for trainwarden_query::Form {
     }
 }
 
+/// Where a running service is, and who speaks.
+#[derive(Debug, Args)]
+pub struct ActArgs {
+    /// The folder of a running service [default: ./trainwarden-data]
+    #[arg(long, value_name = "DIR", conflicts_with = "url")]
+    pub data: Option<PathBuf>,
+    /// A running service
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Who does it [default: the user's name]
+    #[arg(long = "as", value_name = "NAME")]
+    pub actor: Option<String>,
+}
+
+/// Arguments of `ack`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: trainwarden ack inc_7f3a12… --reason \"replacing the node\"")]
+pub struct AckArgs {
+    /// Id of the incident
+    #[arg(value_name = "INCIDENT")]
+    pub id: String,
+    /// What is done about it
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Where, and who
+    #[command(flatten)]
+    pub act: ActArgs,
+}
+
+/// Arguments of `annotate`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: trainwarden annotate llm-7b \"switch maintenance\" --pause-until 2026-01-31T14:00:00Z"
+)]
+pub struct AnnotateArgs {
+    /// The run
+    #[arg(value_name = "RUN")]
+    pub run: String,
+    /// What is planned or was changed
+    #[arg(value_name = "TEXT")]
+    pub text: String,
+    /// The run pauses until then: 2026-01-31T12:00:00Z, or nanoseconds since the epoch
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub pause_until: Option<i64>,
+    /// ... from then on [default: now]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, requires = "pause_until")]
+    pub pause_from: Option<i64>,
+    /// Where, and who
+    #[command(flatten)]
+    pub act: ActArgs,
+}
+
+/// What `webhook` does.
+#[cfg(feature = "alerts")]
+#[derive(Debug, Subcommand)]
+pub enum WebhookCommand {
+    /// Send each receiver one notice that says that it is a test, and print what it answers
+    #[command(after_help = "Example: trainwarden webhook test --config /etc/trainwarden.toml --sink pager")]
+    Test(WebhookTestArgs),
+}
+
+/// Arguments of `webhook test`.
+#[cfg(feature = "alerts")]
+#[derive(Debug, Args)]
+pub struct WebhookTestArgs {
+    /// The configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Only this receiver
+    #[arg(long, value_name = "NAME")]
+    pub sink: Option<String>,
+}
+
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: trainwarden check --config /etc/trainwarden.toml")]
@@ -269,7 +384,18 @@ fn parse_speed(text: &str) -> Result<f64, String> {
     }
 }
 
-fn parse_time(text: &str) -> Result<i64, String> {
+fn parse_price(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(price) if price.is_finite() && price >= 0.0 => Ok(price),
+        _ => Err(format!("`{text}` is no price of a GPU-hour, such as 2.5")),
+    }
+}
+
+/// A time as people and programs write it, in nanoseconds since the epoch.
+///
+/// # Errors
+/// When the text is none; says what one looks like.
+pub fn parse_time(text: &str) -> Result<i64, String> {
     let nanoseconds = text.parse::<i64>().ok().or_else(|| trainwarden_ingest::import::parse_timestamp(text));
     nanoseconds.ok_or_else(|| format!("`{text}` is no time, such as 2026-01-31T12:00:00Z"))
 }
@@ -424,6 +550,9 @@ pub struct ReplayArgs {
     /// Print every change (opened, updated, merged, resolved, reopened) as JSON, in order
     #[arg(long)]
     pub changes: bool,
+    /// Print the figures behind one incident, enough to compute it again: its id, or the begin of it
+    #[arg(long, value_name = "INCIDENT", conflicts_with = "changes")]
+    pub explain: Option<String>,
     /// How incidents are printed
     #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
     pub output: Output,
@@ -433,6 +562,12 @@ pub struct ReplayArgs {
     /// Keep broken rows in DIR/rejects.jsonl
     #[arg(long, value_name = "DIR")]
     pub rejects: Option<PathBuf>,
+    /// Price of one GPU for one hour: incidents then tell what lost time cost
+    #[arg(long, value_name = "PRICE", value_parser = parse_price)]
+    pub gpu_hour_price: Option<f64>,
+    /// Currency of that price
+    #[arg(long, value_name = "CURRENCY", default_value = "USD")]
+    pub currency: String,
 }
 
 /// Arguments of `simulate`.
@@ -451,6 +586,17 @@ pub struct SimulateArgs {
     /// Form of the files written
     #[arg(long, value_enum, default_value = "parquet", value_name = "FORMAT")]
     pub format: FolderFormat,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The configuration of the service; without it the defaults
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How findings are printed
+    #[arg(long, value_enum, default_value = "table", value_name = "FORMAT")]
+    pub output: Output,
 }
 
 /// Arguments of `detectors`.

@@ -10,6 +10,9 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use trainwarden_ingest::{Published, Publisher, SourceError};
 use trainwarden_proto::v1::Frame;
@@ -25,25 +28,101 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// Largest message taken.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
+/// Names the file with the token for a service that asks for one.
+pub const TOKEN_FILE: &str = "TRAINWARDEN_TOKEN_FILE";
+/// Names the PEM file of whoever vouches for the certificate of a service, beside those that the system trusts.
+pub const CA_FILE: &str = "TRAINWARDEN_CA_FILE";
+
+/// A connection that shows the token.
+pub type Connection = InterceptedService<Channel, Bearer>;
+
+/// Shows the token with each request, where there is one.
+#[derive(Clone)]
+pub struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl std::fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Bearer")
+    }
+}
+
+impl Bearer {
+    fn from_environment() -> Result<Self> {
+        let Ok(path) = std::env::var(TOKEN_FILE) else { return Ok(Self(None)) };
+        let text = std::fs::read_to_string(&path).map_err(|error| anyhow::anyhow!("{error}"));
+        let text = text.with_context(|| format!("cannot read the token in `{path}` (`{TOKEN_FILE}`)"))?;
+        let mut value: MetadataValue<Ascii> = format!("Bearer {}", text.trim()).parse().map_err(|_| {
+            anyhow::anyhow!("`{path}` (`{TOKEN_FILE}`) holds no token: letters and digits are expected")
+        })?;
+        value.set_sensitive(true);
+        Ok(Self(Some(value)))
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
 /// Connects to a service.
 ///
 /// # Errors
-/// When the address is none, or nobody answers there.
-pub async fn connect(url: &str) -> Result<Channel> {
+/// When the address is none, nobody answers there, or token or certificate cannot be read.
+pub async fn connect(url: &str) -> Result<Connection> {
     let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
     let endpoint = Endpoint::from_shared(url.clone()).with_context(|| format!("`{url}` is no URL"))?;
-    let channel = endpoint.connect_timeout(Duration::from_secs(5)).connect().await;
-    channel.map_err(|error| {
-        SourceError::Unreachable { log: url, reason: format!("{:#}", anyhow::Error::from(error)) }.into()
-    })
+    let bearer = Bearer::from_environment()?;
+    let channel = encrypted(endpoint, &url)?.connect_timeout(Duration::from_secs(5)).connect().await;
+    let channel = channel.map_err(|error| {
+        let reason = format!("{:#}", anyhow::Error::from(error));
+        anyhow::Error::from(SourceError::Unreachable { log: url, reason })
+    })?;
+    Ok(InterceptedService::new(channel, bearer))
+}
+
+#[cfg(feature = "tls")]
+fn encrypted(endpoint: Endpoint, url: &str) -> Result<Endpoint> {
+    use tonic::transport::{Certificate, ClientTlsConfig};
+    if !url.starts_with("https://") {
+        return Ok(endpoint);
+    }
+    let mut tls = ClientTlsConfig::new().with_native_roots();
+    if let Ok(path) = std::env::var(CA_FILE) {
+        let pem = std::fs::read(&path).map_err(|error| anyhow::anyhow!("{error}"));
+        tls = tls.ca_certificate(Certificate::from_pem(pem.with_context(|| format!("`{CA_FILE}`: `{path}`"))?));
+    }
+    endpoint.tls_config(tls).context("the connection cannot be encrypted")
+}
+
+#[cfg(not(feature = "tls"))]
+fn encrypted(endpoint: Endpoint, url: &str) -> Result<Endpoint> {
+    if url.starts_with("https://") {
+        bail!("`{url}`: this program was built without TLS; build it with its default features");
+    }
+    Ok(endpoint)
 }
 
 /// A client of the incidents of a service.
 ///
 /// # Errors
 /// See [`connect`].
-pub async fn incidents(url: &str) -> Result<IncidentsClient<Channel>> {
+pub async fn incidents(url: &str) -> Result<IncidentsClient<Connection>> {
     Ok(IncidentsClient::new(connect(url).await?).max_decoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+/// What a service answered in the place of what was asked.
+#[must_use]
+pub fn refused(status: &tonic::Status) -> anyhow::Error {
+    match status.code() {
+        tonic::Code::Unavailable => {
+            SourceError::Unreachable { log: "the service".to_owned(), reason: status.message().to_owned() }.into()
+        }
+        _ => anyhow::anyhow!("the service refused: {}", status.message()),
+    }
 }
 
 struct Waiting {
@@ -120,7 +199,7 @@ fn gone(reason: &str) -> SourceError {
 /// Frames that have no receipt yet, oldest first.
 type Unanswered = VecDeque<Waiting>;
 
-async fn send_all(url: &str, first: Channel, coming: &Receiver<Waiting>) {
+async fn send_all(url: &str, first: Connection, coming: &Receiver<Waiting>) {
     let mut unanswered = Unanswered::new();
     let (mut channel, mut failures) = (Some(first), 0);
     loop {
@@ -148,7 +227,7 @@ fn fail_all(coming: &Receiver<Waiting>, unanswered: Unanswered, reason: &str) {
 
 /// Sends until nobody publishes any more and everything is answered.
 async fn send_stream(
-    channel: Channel,
+    channel: Connection,
     coming: &Receiver<Waiting>,
     unanswered: &mut Unanswered,
     failures: &mut u32,

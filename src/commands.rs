@@ -13,17 +13,22 @@ use trainwarden_ingest::{FolderWriter, IngestError, Publisher, SourceError};
 use trainwarden_store::StoreError;
 use trainwarden_telemetry::Fault;
 
+use crate::act::{self, Note, Person};
 use crate::cli::{
-    CheckArgs, Cli, Command, DemoArgs, DetectorsArgs, ImportArgs, ImportCommand, ImportSeriesArgs, ImportWideArgs,
-    IncidentsArgs, IncidentsCommand, ReplayArgs, SendArgs, ServeArgs, SimulateArgs,
+    AckArgs, ActArgs, AnnotateArgs, CheckArgs, Cli, Command, DemoArgs, DetectorsArgs, DoctorArgs, ImportArgs,
+    ImportCommand, ImportSeriesArgs, ImportWideArgs, IncidentsArgs, IncidentsCommand, ReplayArgs, ReportArgs, SendArgs,
+    ServeArgs, SimulateArgs,
 };
 use crate::client::GrpcPublisher;
-use crate::config::Config;
+use crate::config::{Config, ImpactConfig};
 use crate::demo::screen::Screen;
 use crate::demo::{self, script};
+use crate::doctor::{self, Verdict};
+use crate::explanation::{write_explanation, write_explanation_json};
 use crate::incident_list::{IncidentFilter, Place};
 use crate::output::{self, Output, Style, tell};
 use crate::replay::{Findings, replay};
+use crate::report::{self, Input};
 use crate::send::{SendOptions, Sent, send};
 use crate::serve;
 use crate::simulation;
@@ -47,12 +52,18 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Simulate(args) => run_simulate(&args),
         Command::Serve(args) => run_serve(&args),
         Command::Send(args) => run_send(&args),
+        Command::Report(args) => run_report(&args),
         Command::Incidents(args) => run_incidents(args),
         #[cfg(feature = "sql")]
         Command::Sql(args) => crate::sql::run(&args),
         #[cfg(feature = "sql")]
         Command::SqlAnswer => trainwarden_query::answer_stdin().map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Command::Ack(args) => run_ack(&args),
+        Command::Annotate(args) => run_annotate(&args),
+        #[cfg(feature = "alerts")]
+        Command::Webhook(crate::cli::WebhookCommand::Test(args)) => run_webhook_test(&args),
         Command::Check(args) => run_check(&args),
+        Command::Doctor(args) => run_doctor(&args),
         Command::Detectors(args) => run_detectors(&args),
     }
 }
@@ -112,6 +123,28 @@ fn publisher(args: &SendArgs) -> Result<Box<dyn Publisher>> {
     Ok(Box::new(GrpcPublisher::connect(args.url.as_deref().expect("clap requires it"))?))
 }
 
+fn run_ack(args: &AckArgs) -> Result<ExitCode> {
+    let receipt = act::acknowledge(&person(&args.act), &args.id, args.reason.as_deref().unwrap_or_default())?;
+    print(|out| writeln!(out, "{} is acknowledged ({receipt})", args.id))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_annotate(args: &AnnotateArgs) -> Result<ExitCode> {
+    let note = Note { text: &args.text, pause_from: args.pause_from, pause_until: args.pause_until };
+    note.check()?;
+    let receipt = act::annotate(&person(&args.act), &args.run, &note)?;
+    print(|out| writeln!(out, "`{}` has the note ({receipt})", args.run))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn person(args: &ActArgs) -> Person {
+    let data = args.data.as_deref().unwrap_or(Path::new("./trainwarden-data"));
+    let place = args.url.clone().map_or_else(|| Place::find(data), Place::Service);
+    // Without a name the event has no actor.
+    let name = args.actor.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_default();
+    Person { place, name }
+}
+
 fn run_incidents(args: IncidentsArgs) -> Result<ExitCode> {
     let IncidentsArgs { command, from } = args;
     let place = match &from.url {
@@ -139,6 +172,37 @@ fn run_incidents(args: IncidentsArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+#[cfg(feature = "alerts")]
+fn run_webhook_test(args: &crate::cli::WebhookTestArgs) -> Result<ExitCode> {
+    let mut alerts = Config::read(Some(&args.config), std::env::vars())?.alerts;
+    anyhow::ensure!(!alerts.sinks.is_empty(), "`{}` has no `alerts.sinks`", args.config.display());
+    if let Some(name) = &args.sink {
+        let names: Vec<String> = alerts.sinks.iter().map(|sink| format!("`{}`", sink.name)).collect();
+        alerts.sinks.retain(|sink| sink.name == *name);
+        anyhow::ensure!(!alerts.sinks.is_empty(), "there is no sink `{name}`: there are {}", names.join(", "));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.context("cannot start a client")?;
+    let endpoints = {
+        let _inside = runtime.enter();
+        alerts.endpoints()?
+    };
+    serve::start_logging();
+    let trials = crate::alerts::try_sinks(&endpoints);
+    print(|out| {
+        trials.iter().try_for_each(|trial| match &trial.answer {
+            Ok(answer) => writeln!(out, "{}: arrived, {}", trial.sink, output::printable(answer)),
+            Err(error) => writeln!(out, "{}: failed, {}", trial.sink, output::printable(&error.to_string())),
+        })
+    })?;
+    let faults: Vec<Fault> = trials.iter().filter_map(|trial| Some(trial.answer.as_ref().err()?.fault())).collect();
+    Ok(match faults.as_slice() {
+        [] => ExitCode::SUCCESS,
+        faults if faults.contains(&Fault::Outside) => ExitCode::from(EXIT_OUTSIDE),
+        _ => ExitCode::from(EXIT_USAGE),
+    })
+}
+
 fn run_check(args: &CheckArgs) -> Result<ExitCode> {
     if args.schema {
         print(|out| writeln!(out, "{}", Config::schema()))?;
@@ -148,6 +212,18 @@ fn run_check(args: &CheckArgs) -> Result<ExitCode> {
     let text = toml::to_string(&config).context("a configuration is TOML")?;
     print(|out| write!(out, "# good; with defaults filled in it is\n{text}"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_doctor(args: &DoctorArgs) -> Result<ExitCode> {
+    let config = Config::read(args.config.as_deref(), std::env::vars())?;
+    let findings = doctor::examine(&config);
+    print(|out| doctor::write(out, &findings, args.output))?;
+    let worst = findings.iter().map(|finding| finding.verdict).max();
+    Ok(match findings.iter().any(|finding| finding.is_unreachable) {
+        true => ExitCode::from(EXIT_OUTSIDE),
+        false if worst == Some(Verdict::Wrong) => ExitCode::from(EXIT_FINDING),
+        false => ExitCode::SUCCESS,
+    })
 }
 
 fn run_demo(args: &DemoArgs) -> Result<ExitCode> {
@@ -176,9 +252,14 @@ fn run_demo(args: &DemoArgs) -> Result<ExitCode> {
 }
 
 fn run_replay(args: &ReplayArgs) -> Result<ExitCode> {
-    let (findings, rejects) = replay(&args.paths, args.rejects.as_deref())?;
+    let (mut findings, rejects) = replay(&args.paths, args.rejects.as_deref())?;
+    let impact = ImpactConfig { gpu_hour_price: args.gpu_hour_price, currency: args.currency.clone() };
+    findings.price(&impact);
     rejects.summary().iter().for_each(|line| tell(line));
     report_counts(&findings);
+    if let Some(id) = &args.explain {
+        return explain(args, &findings, id);
+    }
     print(|out| match args {
         ReplayArgs { changes: true, .. } => output::write_changes(out, &findings.changes),
         ReplayArgs { json: true, .. } | ReplayArgs { output: Output::Json, .. } => {
@@ -190,6 +271,29 @@ fn run_replay(args: &ReplayArgs) -> Result<ExitCode> {
     let worst = findings.incidents.iter().map(|incident| incident.severity).max();
     let has_failed = args.fail_on.is_some_and(|least| worst >= Some(least));
     Ok(if has_failed { ExitCode::from(EXIT_FINDING) } else { ExitCode::SUCCESS })
+}
+
+fn explain(args: &ReplayArgs, findings: &Findings, id: &str) -> Result<ExitCode> {
+    let incident = report::one_of(&findings.incidents, id)?;
+    let logged = report::as_logged(&args.paths, incident)?;
+    print(|out| match args.json || args.output == Output::Json {
+        true => write_explanation_json(out, incident, &logged),
+        false => write_explanation(out, incident, &logged),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_report(args: &ReportArgs) -> Result<ExitCode> {
+    let input = match args.run_folder.as_slice() {
+        [] => Input::Data(args.data.clone().unwrap_or_else(|| Path::new("./trainwarden-data").to_owned())),
+        paths => Input::Folders(paths.to_vec()),
+    };
+    let impact = ImpactConfig { gpu_hour_price: args.gpu_hour_price, currency: args.currency.clone() };
+    let html = report::report(&input, &args.id, &impact)?;
+    std::fs::write(&args.out, &html).with_context(|| format!("cannot write `{}`", args.out.display()))?;
+    let done = format!("{} bytes written to {}", output::grouped(html.len() as u64), args.out.display());
+    print(|out| writeln!(out, "{}", output::printable(&done)))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn report_counts(findings: &Findings) {

@@ -119,7 +119,7 @@ fn judge_parts(scenario: &Scenario, parts: Receiver<LogPart>, watch: &mut dyn Wa
     for part in parts {
         names.append(part.texts);
         pipeline.tell(part.membership);
-        for record in &part.records {
+        for record in part.rows.records() {
             now.log_time = record.log_time;
             now.rows += 1;
             let place = record.step().map(|step| (record.attempt(), step));
@@ -127,7 +127,7 @@ fn judge_parts(scenario: &Scenario, parts: Receiver<LogPart>, watch: &mut dyn Wa
                 now.place = place;
                 watch.step(now)?;
             }
-            tell(watch, now, pipeline.push(record, &names), &mut findings)?;
+            tell(watch, now, pipeline.push(&record, &names), &mut findings)?;
         }
     }
     tell(watch, now, pipeline.finish(), &mut findings)?;

@@ -68,13 +68,18 @@ impl Place {
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+/// What a client waits on.
+///
+/// # Errors
+/// When the system gives none.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a client")
 }
 
 async fn list_from(url: &str) -> Result<Vec<String>> {
     let mut client = client::incidents(url).await?;
-    let mut incidents = client.list(ListRequest::default()).await?.into_inner();
+    let mut incidents =
+        client.list(ListRequest::default()).await.map_err(|status| client::refused(&status))?.into_inner();
     let mut lines = Vec::new();
     while let Some(incident) = incidents.next().await {
         lines.push(incident?.json);

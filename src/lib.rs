@@ -2,11 +2,16 @@
 
 #![expect(unused_crate_dependencies, reason = "what this target does not use serves another one of the package")]
 
+pub mod act;
+#[cfg(feature = "alerts")]
+pub mod alerts;
 pub mod cli;
 pub mod client;
 pub mod commands;
 pub mod config;
 pub mod demo;
+pub mod doctor;
+pub mod explanation;
 pub mod fast_forward;
 pub mod incident_list;
 pub mod metrics;
@@ -16,6 +21,7 @@ pub mod pipeline;
 pub mod progress;
 pub mod quality;
 pub mod replay;
+pub mod report;
 pub mod run_judge;
 pub mod scorecard;
 pub mod send;

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
-use trainwarden_telemetry::{AuditChange, Change, Evidence, Incident, Severity, State, Step, Timestamp};
+use trainwarden_telemetry::{
+    AuditChange, Cause, Change, Evidence, Hypothesis, Impact, Incident, Severity, State, Step, Timestamp,
+};
 
 use crate::replay::Findings;
 
@@ -12,6 +14,8 @@ use crate::replay::Findings;
 const EVIDENCE_SHOWN: usize = 4;
 /// Audit records shown of one incident.
 const CHANGES_SHOWN: usize = 5;
+/// Hypotheses shown of one incident, beside a deliberate act.
+const HYPOTHESES_SHOWN: usize = 3;
 /// Suspects shown of one incident.
 const SUSPECTS_SHOWN: usize = 8;
 /// Columns that every terminal has.
@@ -274,15 +278,22 @@ fn paragraph(incident: &Incident, style: Style) -> String {
     for change in incident.changes.iter().take(CHANGES_SHOWN) {
         line("before", change_words(change));
     }
+    for hypothesis in shown_hypotheses(incident) {
+        line("may be", hypothesis_words(hypothesis));
+    }
+    if let Some(impact) = &incident.impact {
+        line("lost", impact_words(impact));
+    }
     if let Some(good) = &incident.last_good_checkpoint {
         line("roll back", format!("to {}", good.name));
     }
     line("touched", incident.affected_checkpoints.join(", "));
+    line("runbook", format!("docs/runbooks/{}.md", incident.kind));
     line("id", incident.id.0.clone());
     text
 }
 
-fn when(incident: &Incident) -> String {
+pub(crate) fn when(incident: &Incident) -> String {
     match (incident.first_step, incident.last_step) {
         (Some(first), Some(last)) if first == last => format!("step {}", first.0),
         (Some(first), _) if incident.state != State::Resolved => format!("since step {}", first.0),
@@ -341,8 +352,32 @@ pub(crate) fn change_words(change: &AuditChange) -> String {
     text
 }
 
+/// The likeliest ones, and a deliberate act wherever it is among them.
+fn shown_hypotheses(incident: &Incident) -> impl Iterator<Item = &Hypothesis> {
+    let is_shown =
+        |(place, hypothesis): &(usize, &Hypothesis)| *place < HYPOTHESES_SHOWN || hypothesis.cause == Cause::Deliberate;
+    incident.hypotheses.iter().enumerate().filter(is_shown).map(|(_, hypothesis)| hypothesis)
+}
+
+fn hypothesis_words(hypothesis: &Hypothesis) -> String {
+    format!("{:>2.0} % {}: {}", 100.0 * hypothesis.probability, hypothesis.cause, hypothesis.why)
+}
+
+/// `22.5 GPU-hours (19.4 to 25.6), 56.25 USD`.
+pub(crate) fn impact_words(impact: &Impact) -> String {
+    let (unit, name) = if impact.high < 3_600 { (1.0, "GPU-seconds") } else { (3_600.0, "GPU-hours") };
+    let amount = |seconds: u64| {
+        let amount = seconds as f64 / unit;
+        if unit > 1.0 && amount < 100.0 { format!("{amount:.1}") } else { grouped(amount.round() as u64) }
+    };
+    let (lost, low, high) = (amount(impact.gpu_seconds_lost), amount(impact.low), amount(impact.high));
+    let price = impact.cost.zip(impact.currency.as_ref());
+    let price = price.map_or(String::new(), |(cost, currency)| format!(", {cost:.2} {currency}"));
+    format!("{lost} {name} ({low} to {high}){price}")
+}
+
 /// A time as `2026-01-31 12:00:00 UTC`; without the date where it counts from zero, as imported logs do.
-fn civil(time: Timestamp) -> String {
+pub(crate) fn civil(time: Timestamp) -> String {
     let seconds = time.0.div_euclid(1_000_000_000);
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let clock = format!("{:02}:{:02}:{:02}", rest / 3_600, rest / 60 % 60, rest % 60);
@@ -364,7 +399,7 @@ fn civil(time: Timestamp) -> String {
 }
 
 /// Four significant digits, without an exponent where the number is of everyday size.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 || !value.is_finite() {
         return value.to_string();
@@ -376,7 +411,7 @@ fn number(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-fn state(state: State) -> &'static str {
+pub(crate) fn state(state: State) -> &'static str {
     match state {
         State::Open => "open",
         State::Acknowledged => "acknowledged",

@@ -8,8 +8,9 @@ use trainwarden_ingest::wire::{FrameError, OpenedFrame, TrustedKeys};
 use trainwarden_ingest::{Counts, LogRecord};
 use trainwarden_proto::v1::Mark;
 use trainwarden_store::{Commit, IncidentRow, PartitionState, RejectRow, RunSnapshot, ToldChange};
-use trainwarden_telemetry::{Change, IncidentId, RunId};
+use trainwarden_telemetry::{Change, IncidentId, RunId, Table};
 
+use crate::config::ImpactConfig;
 use crate::run_judge::RunJudge;
 
 /// How much of a record that cannot be read is kept as evidence.
@@ -44,6 +45,8 @@ pub struct PartitionJudge {
     rejects: Vec<RejectRow>,
     reject_counts: BTreeMap<&'static str, u64>,
     records: u64,
+    /// What lost time costs. No part of what is judged: put on what is told.
+    impact: ImpactConfig,
 }
 
 impl PartitionJudge {
@@ -60,7 +63,14 @@ impl PartitionJudge {
             rejects: Vec::new(),
             reject_counts: BTreeMap::new(),
             records: 0,
+            impact: ImpactConfig::default(),
         }
+    }
+
+    /// The same judge, which tells what lost time costs.
+    #[must_use]
+    pub fn priced(self, impact: &ImpactConfig) -> Self {
+        Self { impact: impact.clone(), ..self }
     }
 
     /// The judge whose commits gave this state.
@@ -133,7 +143,8 @@ impl PartitionJudge {
             runs.push(RunSnapshot { run: run.0.to_string(), bytes: judge.snapshot()? });
         }
         let (changes, rejects) = (std::mem::take(&mut self.changes), std::mem::take(&mut self.rejects));
-        Ok(Commit { partition: self.partition, position: Some(self.next), runs, changes, incidents, rejects })
+        let (partition, position) = (self.partition, Some(self.next));
+        Ok(Commit { partition, position, runs, changes, incidents, rejects, ..Commit::default() })
     }
 
     /// The incidents of runs that stand otherwise than in the last commit.
@@ -141,7 +152,9 @@ impl PartitionJudge {
         let mut rows = Vec::new();
         for judge in runs.iter().filter_map(|run| self.runs.get(run)) {
             for incident in judge.incidents() {
-                let json = serde_json::to_string(incident).expect(IN_MEMORY);
+                let mut incident = incident.clone();
+                self.impact.price(&mut incident);
+                let json = serde_json::to_string(&incident).expect(IN_MEMORY);
                 if self.written.get(&incident.id) != Some(&json) {
                     self.written.insert(incident.id.clone(), json.clone());
                     rows.push(IncidentRow { id: incident.id.0.clone(), as_of: judge.next(), json });
@@ -172,9 +185,6 @@ impl PartitionJudge {
             self.tick(record);
             return Ok(());
         }
-        if frame.envelope.run.is_empty() {
-            return Err(FrameError::Undecodable { reason: "it is of no run".to_owned() });
-        }
         if frame.envelope.backfill.is_some() && !admission.takes_backfill {
             return Err(FrameError::Unsigned {
                 sender: frame.envelope.sender,
@@ -182,23 +192,57 @@ impl PartitionJudge {
                 reason: "may not send recorded telemetry here: set `ingest.backfill`",
             });
         }
+        if frame.envelope.run.is_empty() {
+            return self.take_of_every_run(&frame, record);
+        }
         let run = RunId::new(&frame.envelope.run);
         if !self.runs.contains_key(&run) {
-            self.runs.insert(run.clone(), RunJudge::new(&run, &frame)?);
+            self.runs.insert(run.clone(), RunJudge::new(&run));
         }
         let judge = self.runs.get_mut(&run).expect("inserted above");
         let first = judge.told();
         let changes = judge.take(&frame, (record.offset, record.append_time))?;
-        tell(&mut self.changes, &run, first, &changes);
+        self.tell(&run, first, changes);
         self.dirty.insert(run);
         Ok(())
     }
 
-    fn tick(&mut self, record: &LogRecord) {
+    /// Takes events that concern every run into each one that is live here; those that come later do not learn of them.
+    fn take_of_every_run(&mut self, frame: &OpenedFrame, record: &LogRecord) -> Result<(), FrameError> {
+        if frame.table()? != Some(Table::Events) {
+            return Err(FrameError::Undecodable { reason: "it is of no run".to_owned() });
+        }
+        // What cannot be read is told also where no run is live.
+        frame.batches()?;
+        let mut told = Vec::new();
         for (run, judge) in self.runs.iter_mut().filter(|(_, judge)| judge.is_live()) {
             let first = judge.told();
-            tell(&mut self.changes, run, first, &judge.tick((record.offset, record.append_time)));
+            told.push((run.clone(), first, judge.take(frame, (record.offset, record.append_time))?));
             self.dirty.insert(run.clone());
+        }
+        for (run, first, changes) in told {
+            self.tell(&run, first, changes);
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, record: &LogRecord) {
+        let mut told = Vec::new();
+        for (run, judge) in self.runs.iter_mut().filter(|(_, judge)| judge.is_live()) {
+            let first = judge.told();
+            told.push((run.clone(), first, judge.tick((record.offset, record.append_time))));
+            self.dirty.insert(run.clone());
+        }
+        for (run, first, changes) in told {
+            self.tell(&run, first, changes);
+        }
+    }
+
+    fn tell(&mut self, run: &RunId, first: u64, changes: Vec<Change>) {
+        for (number, mut change) in (first..).zip(changes) {
+            self.impact.price(&mut change.incident);
+            let json = serde_json::to_string(&change).expect(IN_MEMORY);
+            self.changes.push(ToldChange { run: run.0.to_string(), number, json });
         }
     }
 
@@ -214,13 +258,6 @@ impl PartitionJudge {
             "head": head.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
         });
         self.rejects.push(RejectRow { offset: record.offset, json: evidence.to_string() });
-    }
-}
-
-fn tell(told: &mut Vec<ToldChange>, run: &RunId, first: u64, changes: &[Change]) {
-    for (number, change) in (first..).zip(changes) {
-        let json = serde_json::to_string(change).expect(IN_MEMORY);
-        told.push(ToldChange { run: run.0.to_string(), number, json });
     }
 }
 

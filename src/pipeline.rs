@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 use trainwarden_detect::{Budget, Detector, DetectorKind, Scene};
 use trainwarden_incidents::Correlator;
 use trainwarden_ingest::{Aligner, Counts, LogClock, Membership, Names, Record};
@@ -28,7 +29,7 @@ pub struct Pipeline {
 struct PipelineState {
     aligner: Aligner,
     scene: Scene,
-    detectors: Vec<Vec<u8>>,
+    detectors: Vec<ByteBuf>,
     correlator: Correlator,
     errors: BTreeMap<String, u64>,
 }
@@ -113,13 +114,13 @@ impl Pipeline {
     /// # Errors
     /// When a state does not serialise (a bug).
     pub fn snapshot(&mut self) -> Result<Vec<u8>> {
-        let detectors = self.detectors.iter().map(|detector| detector.snapshot()).collect::<Result<_, _>>()?;
+        let detectors = self.detectors.iter().map(|detector| Ok(detector.snapshot()?.into())).collect::<Result<_>>()?;
         // Borrowed parts under the same names read back as the owned state.
         #[derive(Serialize)]
         struct Borrowed<'a> {
             aligner: &'a Aligner,
             scene: &'a Scene,
-            detectors: Vec<Vec<u8>>,
+            detectors: Vec<ByteBuf>,
             correlator: &'a Correlator,
             errors: &'a BTreeMap<String, u64>,
         }

@@ -8,6 +8,7 @@ use trainwarden_detect::Budget;
 use trainwarden_ingest::{Counts, IngestError, Log, Membership, Rejects, RunLog};
 use trainwarden_telemetry::{Change, Incident, RunId};
 
+use crate::config::ImpactConfig;
 use crate::incident_list;
 use crate::pipeline::Pipeline;
 use crate::progress::Progress;
@@ -36,6 +37,12 @@ impl Findings {
         for (detector, errors) in pipeline.errors() {
             *self.errors.entry(detector.clone()).or_default() += errors;
         }
+    }
+
+    /// Puts the price on what incidents lost, where there is one.
+    pub fn price(&mut self, impact: &ImpactConfig) {
+        let told = self.changes.iter_mut().map(|change| &mut change.incident);
+        self.incidents.iter_mut().chain(told).for_each(|incident| impact.price(incident));
     }
 
     /// Puts incidents in the order in which they are told.

@@ -1,14 +1,17 @@
 //! Judges one run from the frames of its log: what `serve` keeps of a run, and writes down.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 use trainwarden_detect::Budget;
+use trainwarden_incidents::acknowledge;
 use trainwarden_ingest::wire::{FrameError, OpenedFrame, Seen, Sight};
 use trainwarden_ingest::{Counts, Feed, LogClock, LogPart, Membership};
 use trainwarden_proto::v1::Mark;
-use trainwarden_telemetry::{Change, Incident, RunId};
+use trainwarden_telemetry::{Change, Event, Incident, RunId};
 
 use crate::pipeline::Pipeline;
 
@@ -21,7 +24,7 @@ const NAMES_MAX: usize = 1 << 16;
 /// Of a snapshot: it is taken every few seconds, and speed matters more than the last percent.
 const ZSTD_LEVEL: i32 = 1;
 /// Version of a snapshot. Another one is not read: the log is judged again from its oldest record.
-const SNAPSHOT_VERSION: u8 = 1;
+const SNAPSHOT_VERSION: u8 = 2;
 
 /// What was counted of the frames of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,27 +43,34 @@ pub struct FrameCounts {
 pub struct RunJudge {
     run: RunId,
     log: RunLogState,
-    /// Nothing where the input has ended: then `log.before_end` has it.
+    /// Nothing before the first telemetry, and where the input has ended: then `log.before_end` has it.
     judging: Option<Judging>,
 }
 
 /// What is known of the log of the run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct RunLogState {
+    /// Telemetry has come.
+    has_begun: bool,
     /// What log time counts, where rows carry their own.
     backfill: Option<LogClock>,
     /// The next offset that is not known: a worker that takes over may know some runs further than others.
     next: u64,
     senders: BTreeMap<String, Seen>,
+    /// Senders of what concerns every run.
+    #[serde(default)]
+    outsiders: BTreeMap<String, Seen>,
     /// The sequence of each sender's last frame, where it said so.
     ends: BTreeMap<String, u64>,
     counts: FrameCounts,
     /// How many changes were told.
     told: u64,
     /// Everything before the end was judged, should the input go on after all.
-    before_end: Option<Vec<u8>>,
+    before_end: Option<ByteBuf>,
     /// What the end left.
     at_end: Vec<Incident>,
+    /// What people did that no judging knows yet: before the first telemetry, or since the end.
+    acts: Vec<Arc<Event>>,
 }
 
 struct Judging {
@@ -72,18 +82,14 @@ struct Judging {
 #[derive(Serialize, Deserialize)]
 struct Snapshot {
     log: RunLogState,
-    judging: Option<Vec<u8>>,
+    judging: Option<ByteBuf>,
 }
 
 impl RunJudge {
-    /// A judge of a run of which the first frame has come.
-    ///
-    /// # Errors
-    /// [`FrameError`] when the frame does not say what its log time counts.
-    pub fn new(run: &RunId, first: &OpenedFrame) -> Result<Self, FrameError> {
-        let backfill = first.backfill()?;
-        let judging = Some(Judging::new(run, backfill));
-        Ok(Self { run: run.clone(), log: RunLogState { backfill, ..RunLogState::default() }, judging })
+    /// A judge of a run of which nothing has come.
+    #[must_use]
+    pub fn new(run: &RunId) -> Self {
+        Self { run: run.clone(), log: RunLogState::default(), judging: None }
     }
 
     /// Takes a frame of the run in; gives what changed by it. One that was taken before changes nothing.
@@ -97,11 +103,23 @@ impl RunJudge {
         if offset < self.log.next {
             return Ok(Vec::new());
         }
+        if frame.envelope.mark() == Mark::Act {
+            return self.take_act(frame, place);
+        }
         let table = frame.table()?;
         let batches = frame.batches()?;
         let envelope = &frame.envelope;
+        let is_of_every_run = envelope.run.is_empty();
+        if !is_of_every_run {
+            self.begin(frame)?;
+        }
         self.log.next = offset + 1;
-        let sight = self.log.senders.entry(envelope.sender.clone()).or_default().note(envelope.sequence, frame.hash);
+        if is_of_every_run && self.judging.is_none() {
+            return Ok(Vec::new());
+        }
+        // Who tells every run of something does not say when this one ends.
+        let senders = if is_of_every_run { &mut self.log.outsiders } else { &mut self.log.senders };
+        let sight = senders.entry(envelope.sender.clone()).or_default().note(envelope.sequence, frame.hash);
         let is_recorded = self.log.backfill.is_some();
         if sight == Sight::Repeated || (sight == Sight::Forgotten && is_recorded) {
             self.log.counts.repeated += 1;
@@ -115,8 +133,10 @@ impl RunJudge {
             judging.feed.arrive(append_time);
         }
         if let Some(table) = table {
-            self.log.counts.rows_set_aside += judging.feed.take(table, &self.run.0, &batches);
+            let run = if is_of_every_run { "" } else { &*self.run.0 };
+            self.log.counts.rows_set_aside += judging.feed.take(table, run, &batches);
         }
+        std::mem::take(&mut self.log.acts).into_iter().for_each(|act| judging.feed.act(act));
         if envelope.mark() == Mark::End {
             self.log.ends.insert(envelope.sender.clone(), envelope.sequence);
         }
@@ -126,6 +146,40 @@ impl RunJudge {
         }
         self.log.told += changes.len() as u64;
         Ok(changes)
+    }
+
+    /// What a person did. It is no telemetry: a run that has ended stays ended, and one that has not begun does not begin.
+    fn take_act(&mut self, frame: &OpenedFrame, (offset, append_time): (u64, i64)) -> Result<Vec<Change>, FrameError> {
+        let acts = frame.events()?;
+        self.log.next = offset + 1;
+        self.log.counts.frames += 1;
+        let mut changes = Vec::new();
+        if let Some(judging) = &mut self.judging {
+            if self.log.backfill.is_none() {
+                judging.feed.arrive(append_time);
+            }
+            acts.into_iter().for_each(|act| judging.feed.act(act));
+            changes = judging.release();
+        } else {
+            let acknowledged = acts.iter().filter(|act| act.kind == "ack").filter_map(|act| act.subject.as_ref());
+            for id in acknowledged {
+                let incident = self.log.at_end.iter_mut().find(|incident| incident.id.0 == *id);
+                changes.extend(incident.and_then(acknowledge));
+            }
+            self.log.acts.extend(acts);
+        }
+        self.log.told += changes.len() as u64;
+        Ok(changes)
+    }
+
+    /// The first telemetry of the run says what its log time counts.
+    fn begin(&mut self, first: &OpenedFrame) -> Result<(), FrameError> {
+        if !self.log.has_begun {
+            self.log.backfill = first.backfill()?;
+            self.log.has_begun = true;
+            self.judging = Some(Judging::new(&self.run, self.log.backfill));
+        }
+        Ok(())
     }
 
     /// The log's own time goes on; it is that of live runs only.
@@ -145,7 +199,7 @@ impl RunJudge {
     /// True for a run whose rows are judged as they are appended.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.log.backfill.is_none()
+        self.log.has_begun && self.log.backfill.is_none()
     }
 
     /// Every incident of the run as it stands.
@@ -182,7 +236,7 @@ impl RunJudge {
     /// # Errors
     /// When a state does not serialise (a bug).
     pub fn snapshot(&mut self) -> Result<Vec<u8>> {
-        let judging = self.judging.as_mut().map(Judging::snapshot).transpose()?;
+        let judging = self.judging.as_mut().map(Judging::snapshot).transpose()?.map(ByteBuf::from);
         let plain = rmp_serde::to_vec_named(&Snapshot { log: self.log.clone(), judging })
             .context("the state of a run does not serialise")?;
         let packed = zstd::bulk::compress(&plain, ZSTD_LEVEL).context("the state of a run does not compress")?;
@@ -209,7 +263,7 @@ impl RunJudge {
     fn end(&mut self) -> Vec<Change> {
         let Some(mut judging) = self.judging.take() else { return Vec::new() };
         // What serialised a moment ago in every commit does so now.
-        self.log.before_end = Some(judging.snapshot().expect("the state of a run serialises"));
+        self.log.before_end = Some(judging.snapshot().expect("the state of a run serialises").into());
         let rest = judging.feed.finish();
         let mut changes = push_part(&mut judging.pipeline, rest, judging.feed.names());
         changes.extend(judging.pipeline.finish());
@@ -259,12 +313,12 @@ impl Judging {
     }
 
     fn snapshot(&mut self) -> Result<Vec<u8>> {
-        let state = (&self.feed, self.pipeline.snapshot()?);
+        let state = (&self.feed, ByteBuf::from(self.pipeline.snapshot()?));
         rmp_serde::to_vec(&state).context("the state of a run does not serialise")
     }
 
     fn restore(bytes: &[u8]) -> Result<Self> {
-        let (feed, pipeline): (Feed, Vec<u8>) =
+        let (feed, pipeline): (Feed, ByteBuf) =
             rmp_serde::from_slice(bytes).context("the snapshot of a run is damaged")?;
         Ok(Self { feed, pipeline: Pipeline::restore(&pipeline)? })
     }
@@ -272,5 +326,8 @@ impl Judging {
 
 fn push_part(pipeline: &mut Pipeline, part: LogPart, names: &trainwarden_ingest::Names) -> Vec<Change> {
     pipeline.tell(part.membership);
-    part.records.iter().flat_map(|record| pipeline.push(record, names)).collect()
+    part.rows.records().flat_map(|record| pipeline.push(&record, names)).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,15 @@
 //! `send`: run folders as telemetry, as agents would have sent it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use trainwarden_ingest::wire::{BatchWriter, FrameWriter};
 use trainwarden_ingest::{IngestError, Log, LogClock, Publisher, Rejects, RunLog, SourceError};
 use trainwarden_telemetry::RunId;
 
-use crate::config::from_hex;
+use crate::config::read_key;
 use crate::run_judge::{LATENESS_NS, LATENESS_STEPS};
 
 /// The name under which recorded telemetry is sent: the same rows make the same frames, whoever sends them.
@@ -78,14 +78,6 @@ pub fn send(paths: &[PathBuf], publisher: &dyn Publisher, options: &SendOptions)
     }
     outcome.wait(total.frames)?;
     Ok((total, rejects))
-}
-
-/// Reads a secret key.
-fn read_key(path: &Path) -> Result<[u8; 32]> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the key `{}`", path.display()))?;
-    let bytes = from_hex(text.trim()).with_context(|| format!("`{}` is no key", path.display()))?;
-    let bytes: Result<[u8; 32], _> = bytes.try_into();
-    bytes.map_err(|_| anyhow::anyhow!("`{}` is no key: 64 hexadecimal digits are needed", path.display()))
 }
 
 /// What became of the frames.

@@ -65,6 +65,30 @@ fn an_imported_log_of_a_diverging_run_is_named_and_fails_on_request() {
 }
 
 #[test]
+fn an_incident_says_what_may_be_behind_it_what_it_cost_and_where_its_runbook_is() {
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    let scenario = format!("{}/tests/scenarios/throttle.toml", env!("CARGO_MANIFEST_DIR"));
+    let simulated = trainwarden(&["simulate", "--scenario", &scenario, "--out", text(dir.path())]);
+    assert!(simulated.status.success(), "{}", stderr(&simulated));
+    let plain = stdout(&trainwarden(&["replay", text(dir.path())]));
+    let lost = plain.lines().find(|line| line.contains("lost  ")).unwrap_or_else(|| panic!("{plain}"));
+    assert!(lost.contains("GPU-seconds (") && !lost.contains("USD"), "{lost}");
+    assert!(plain.contains("% hardware.throttle: ") && plain.contains("docs/runbooks/hardware.throttle.md"), "{plain}");
+    let priced = trainwarden(&["replay", text(dir.path()), "--gpu-hour-price", "3600", "--currency", "EUR", "--json"]);
+    // What became part of another incident cost nothing of its own.
+    let costs = |line: &&str| line.contains("\"impact\":");
+    let incidents = stdout(&priced);
+    assert_eq!(incidents.lines().filter(costs).count(), 1, "{incidents}");
+    let line = incidents.lines().find(costs).expect("one was just counted");
+    let incident: serde_json::Value = serde_json::from_str(line).expect("a line is an incident");
+    let impact = &incident["impact"];
+    assert_eq!((impact["cost"].as_f64(), &impact["currency"]), (impact["gpu_seconds_lost"].as_f64(), &"EUR".into()));
+    let wrong = trainwarden(&["replay", text(dir.path()), "--gpu-hour-price=-1"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(stderr(&wrong).contains("`-1` is no price of a GPU-hour, such as 2.5"), "{}", stderr(&wrong));
+}
+
+#[test]
 fn names_in_the_telemetry_give_no_orders_to_the_terminal() {
     let evil = diverging().replace("loss", "lo\u{1b}[2J\u{9b}31mss").replace("r,", "\u{1b}[31mr,");
     let dir = folder(&[("samples.csv", (evil + "r,x,0,loss,1\n").as_bytes()), ("\u{1b}[31m/samples.csv", b"")]);
@@ -206,6 +230,7 @@ fn every_command_has_help_with_an_example() {
         vec!["import", "trace"],
         vec!["import", "flight-recorder"],
         vec!["import", "series"],
+        vec!["report"],
         vec!["detectors"],
     ] {
         let output = trainwarden(&[command.as_slice(), &["--help"]].concat());

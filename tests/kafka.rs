@@ -11,12 +11,20 @@ use trainwarden_ingest::{Publisher, Source};
 
 #[path = "kafka/broker.rs"]
 mod broker;
+#[path = "kafka/doctor.rs"]
+mod doctor;
+#[path = "kafka/events.rs"]
+mod events;
 #[path = "kafka/faults.rs"]
 mod faults;
 #[path = "kafka/feed.rs"]
 mod feed;
 #[path = "kafka/latest.rs"]
 mod latest;
+#[path = "metrics/mod.rs"]
+mod metrics;
+#[path = "kafka/otlp.rs"]
+mod otlp;
 #[path = "kafka/places.rs"]
 mod places;
 #[path = "recorded/mod.rs"]

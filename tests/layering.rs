@@ -34,6 +34,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["trainwarden"]),
     ("anyhow", &["trainwarden"]),
     ("cudarc", &["kernels"]),
+    ("reqwest", &["trainwarden"]),
 ];
 
 /// Libraries that do input, output or async: the core stays free of them.

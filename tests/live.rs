@@ -166,3 +166,47 @@ fn a_hang_is_told_within_its_deadline_though_nothing_comes_any_more() {
     assert!((61..=61 + 20).contains(&at), "told at {at} s");
     assert_eq!(live.incidents[0].suspects[0].rank.0, 3);
 }
+
+/// A frame that concerns every run, with one audit record in it.
+fn of_every_run(time: i64, run: Option<&str>, sequence: u64) -> Vec<u8> {
+    let event = Event {
+        time: Timestamp(time),
+        source: "sudo".to_owned(),
+        kind: "exec".to_owned(),
+        actor: None,
+        run: run.map(RunId::new),
+        attempt: Attempt(0),
+        node: None,
+        rank: None,
+        subject: None,
+        detail: None,
+    };
+    let mut batch = BatchWriter::default();
+    batch.push(&Record { log_time: NO_TIME, row: Row::Event(Arc::new(event)) }, &Names::default());
+    let (table, rows) = batch.finish().remove(0);
+    let mut writer = FrameWriter::new("audit", "", None);
+    (0..sequence).for_each(|_| drop(writer.end(0)));
+    writer.rows(table, &rows, 0)
+}
+
+#[test]
+fn an_event_of_every_run_is_known_to_a_live_one_once_and_does_not_keep_it_alive() {
+    let mut live = trained(60);
+    let frame = of_every_run(live.now - SECOND_NS / 2, None, 0);
+    live.append(frame.clone());
+    live.append(frame);
+    // What names a run does not concern every run.
+    live.append(of_every_run(live.now - SECOND_NS / 2, Some("other"), 1));
+    live.step(60, None, Some(3));
+    live.pass(40);
+    let changes: Vec<&str> = live.incidents[0].changes.iter().map(|change| change.kind.as_str()).collect();
+    assert_eq!(changes, ["exec"]);
+    let mut quiet = trained(60);
+    for minute in 0..4 {
+        quiet.append(of_every_run(quiet.now, None, minute));
+        quiet.pass(60);
+    }
+    quiet.append(of_every_run(quiet.now, None, 4));
+    quiet.pass(61);
+    assert_eq!(quiet.told_at.first().map(|(kind, _)| kind.as_str()), Some("telemetry.silence"));
+}

@@ -4,12 +4,15 @@
 
 use std::path::Path;
 
+use trainwarden::config::ImpactConfig;
+use trainwarden::incident_list::sorted;
+use trainwarden::partition_judge::PartitionJudge;
 use trainwarden::replay::replay;
 use trainwarden::simulation::{read_scenarios, write};
 use trainwarden_ingest::Format;
 use trainwarden_simulate::Scenario;
 
-use crate::frames::{frames_of, records, stretches, told};
+use crate::frames::{admission, frames_of, records, stretches, told};
 use crate::recorded::{drawn, json, shuffled};
 
 mod frames;
@@ -107,4 +110,23 @@ fn real_logs_tell_the_same_as_frames() {
         assert!(!case.whole.is_empty(), "{file} has an incident");
         case.hold();
     }
+}
+
+#[test]
+fn with_the_same_price_frames_and_folders_cost_the_same() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let scenario = read_scenarios(&folder).expect("scenarios are there").remove("slow_rank_30").expect("and this one");
+    let dir = tempfile::tempdir().expect("a temporary folder can be made");
+    write(&scenario, dir.path(), Format::Parquet).expect("a temporary folder takes files");
+    let impact = ImpactConfig { gpu_hour_price: Some(2.5), ..ImpactConfig::default() };
+    let (mut findings, _) = replay(&[dir.path().to_owned()], None).expect("the folder replays");
+    findings.price(&impact);
+    let mut judge = PartitionJudge::new(0).priced(&impact);
+    records(&frames_of(dir.path())).iter().for_each(|record| judge.take(record, &admission()));
+    let commit = judge.take_snapshot().expect("a state serialises");
+    let lines: Vec<String> = commit.incidents.into_iter().map(|row| row.json).collect();
+    let incidents = sorted(&lines).expect("they are incidents");
+    assert_eq!(json(&incidents), json(&findings.incidents));
+    assert!(incidents[0].impact.as_ref().is_some_and(|impact| impact.cost.is_some()), "{incidents:?}");
+    assert!(commit.changes.iter().any(|change| change.json.contains("\"currency\":\"USD\"")));
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use trainwarden_telemetry::{Attempt, AttemptStart, Communicators, Event, Observation, Rank, Roster, RunId, Timestamp};
 
 use crate::Budget;
+use crate::detectors::exit::field;
 
 /// Pauses kept: an evaluation every few minutes for the longest deadline, and some to spare.
 const PAUSES_MAX: usize = 256;
@@ -14,8 +15,8 @@ const PAUSES_MAX: usize = 256;
 /// An announced interruption: evaluation, checkpoint, maintenance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pause {
-    /// The launch it interrupts.
-    pub attempt: Attempt,
+    /// The launch it interrupts; `None` = whichever runs, because a person planned it by the clock.
+    pub attempt: Option<Attempt>,
     /// When it began.
     pub begin: Timestamp,
     /// When it ended; `None` = it lasts.
@@ -57,14 +58,18 @@ impl Scene {
     fn observe_event(&mut self, event: &Event) {
         match event.kind.as_str() {
             "pause_begin" => {
-                if self.pauses.len() == PAUSES_MAX {
-                    self.pauses.pop_front();
-                }
                 let reason = event.detail.clone().or_else(|| event.subject.clone());
-                self.pauses.push_back(Pause { attempt: event.attempt, begin: event.time, end: None, reason });
+                self.keep(Pause { attempt: Some(event.attempt), begin: event.time, end: None, reason });
+            }
+            "annotate" => {
+                let time = |name| field(event.detail.as_deref()?, name)?.parse().ok().map(Timestamp);
+                if let Some(end) = time("pause_until") {
+                    let begin = time("pause_from").unwrap_or(event.time);
+                    self.keep(Pause { attempt: None, begin, end: Some(end), reason: event.subject.clone() });
+                }
             }
             "pause_end" => {
-                let open = |pause: &&mut Pause| pause.attempt == event.attempt && pause.end.is_none();
+                let open = |pause: &&mut Pause| pause.attempt == Some(event.attempt) && pause.end.is_none();
                 if let Some(pause) = self.pauses.iter_mut().rev().find(open) {
                     pause.end = Some(event.time);
                 }
@@ -76,6 +81,13 @@ impl Scene {
             }
             _ => {}
         }
+    }
+
+    fn keep(&mut self, pause: Pause) {
+        if self.pauses.len() == PAUSES_MAX {
+            self.pauses.pop_front();
+        }
+        self.pauses.push_back(pause);
     }
 
     /// The ranks of an attempt, as told; `None` before its first row.
@@ -102,8 +114,10 @@ impl Scene {
     /// The pause that overlaps the interval, if one does. A pause without an end lasts.
     #[must_use]
     pub fn pause_during(&self, attempt: Attempt, from: Timestamp, to: Timestamp) -> Option<&Pause> {
-        let overlaps =
-            |pause: &&Pause| pause.attempt == attempt && pause.begin <= to && pause.end.is_none_or(|end| end >= from);
+        let overlaps = |pause: &&Pause| {
+            let is_meant = pause.attempt.is_none_or(|paused| paused == attempt);
+            is_meant && pause.begin <= to && pause.end.is_none_or(|end| end >= from)
+        };
         self.pauses.iter().rev().find(overlaps)
     }
 
@@ -151,5 +165,26 @@ mod tests {
         assert!(scene.pause_during(Attempt(0), Timestamp(150), Timestamp(200)).is_none());
         assert!(scene.pause_during(Attempt(0), Timestamp(90), Timestamp(110)).is_some());
         assert!(scene.pause_during(Attempt(1), Timestamp(90), Timestamp(110)).is_none());
+    }
+
+    #[test]
+    fn a_planned_pause_is_of_every_attempt_and_a_note_is_none() {
+        let annotate = |detail: &str| match mark("annotate", 100) {
+            Observation::Event(event) => {
+                let (subject, detail) = (Some("switch maintenance".to_owned()), Some(detail.to_owned()));
+                Observation::Event(Event { subject, detail, ..event })
+            }
+            other => other,
+        };
+        let mut scene = Scene::new(RunId::new("r"), Budget::default());
+        scene.observe(&annotate(r#"{"ticket": "OPS-1"}"#));
+        assert!(scene.pause_during(Attempt(0), Timestamp(0), Timestamp(900)).is_none());
+        scene.observe(&annotate(r#"{"pause_from": 200, "pause_until": 300}"#));
+        for attempt in [Attempt(0), Attempt(3)] {
+            let pause = scene.pause_during(attempt, Timestamp(250), Timestamp(260)).expect("it is planned");
+            assert_eq!(pause.reason.as_deref(), Some("switch maintenance"));
+            assert!(scene.pause_during(attempt, Timestamp(150), Timestamp(190)).is_none());
+            assert!(scene.pause_during(attempt, Timestamp(301), Timestamp(400)).is_none());
+        }
     }
 }

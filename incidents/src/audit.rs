@@ -35,9 +35,14 @@ impl AuditScope<'_> {
 }
 
 impl AuditTrail {
+    /// The run was watched from this time on: where no record came, none was made.
+    pub(crate) fn begin(&mut self, time: Timestamp) {
+        self.first = Some(self.first.map_or(time, |first| first.min(time)));
+    }
+
     /// Takes an audit record in.
     pub(crate) fn take(&mut self, event: &Event) {
-        self.first = Some(self.first.map_or(event.time, |first| first.min(event.time)));
+        self.begin(event.time);
         if self.events.len() == AUDIT_KEPT_MAX {
             self.events.pop_front();
         }
@@ -68,7 +73,7 @@ impl AuditTrail {
     }
 
     /// Chance that a record of this kind lies so close before an unrelated onset: its kind comes as a Poisson stream at
-    /// the rate seen up to the onset. `None` while the trail is too short to know a rate.
+    /// the rate seen from the first row or record of the run up to the onset. `None` while the trail is too short to know a rate.
     fn p_value(&self, event: &Event, onset: Timestamp, scope: &AuditScope<'_>) -> Option<f64> {
         let span_s = onset.seconds_since(self.first?);
         let lag_s = onset.seconds_since(event.time);

@@ -70,9 +70,28 @@ impl Checkpoints {
 
     /// The newest checkpoint saved before `onset`.
     pub(crate) fn last_good(&self, onset: Label) -> Option<Checkpoint> {
-        let good = self.saved.iter().filter(|(_, saved)| is_before(saved.label, onset) == Some(true));
-        let newest = good.max_by_key(|(name, saved)| (saved.label.step, saved.label.time, (*name).clone()))?;
-        Some(Checkpoint { name: newest.0.clone(), digest: newest.1.digest.clone() })
+        let (name, saved) = self.newest(|saved| is_before(saved.label, onset) == Some(true))?;
+        Some(Checkpoint { name: name.clone(), digest: saved.digest.clone() })
+    }
+
+    /// The step of the newest checkpoint saved before `onset`, if told.
+    pub(crate) fn last_good_step(&self, onset: Label) -> Option<Step> {
+        self.newest(|saved| is_before(saved.label, onset) == Some(true))?.1.label.step
+    }
+
+    /// The step of the newest checkpoint, if told.
+    pub(crate) fn last_step(&self) -> Option<Step> {
+        self.newest(|_| true)?.1.label.step
+    }
+
+    /// True when a checkpoint was saved at most so many steps away.
+    pub(crate) fn is_near(&self, step: Step, steps: u64) -> bool {
+        self.saved.values().filter_map(|saved| saved.label.step).any(|saved| saved.0.abs_diff(step.0) <= steps)
+    }
+
+    fn newest(&self, is_meant: impl Fn(&Saved) -> bool) -> Option<(&String, &Saved)> {
+        let meant = self.saved.iter().filter(|(_, saved)| is_meant(saved));
+        meant.max_by_key(|(name, saved)| (saved.label.step, saved.label.time, (*name).clone()))
     }
 
     /// Names of the checkpoints saved from `onset` on, and not after `end` if the incident is over; oldest first.

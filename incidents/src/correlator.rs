@@ -13,6 +13,7 @@ use crate::audit::{AuditScope, AuditTrail};
 use crate::cause::{ends_with_attempt, explains, follows_throughout, is_beyond};
 use crate::checkpoints::{Checkpoints, touches_weights};
 use crate::id::incident_id;
+use crate::impact::{Meter, Pace};
 use crate::limits::{EVIDENCE_MAX, REOPEN_NS, REOPEN_STEPS, SLACK_NS, SLACK_STEPS, SUSPECTS_MAX};
 
 /// The detector that only sees who comes last, and not why: what it says yields to what is known of own work.
@@ -31,13 +32,9 @@ struct Entry {
     open_cases: BTreeSet<Case>,
     onset: Label,
     last: Label,
-}
-
-/// How fast rows come, for the rate of false alarms.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Pace {
-    first: Option<Label>,
-    last: Option<Label>,
+    /// The healthy pace before it, where known.
+    meter: Option<Meter>,
+    has_come_back: bool,
 }
 
 /// Turns the verdicts of one run into incidents; keeps what gives them context.
@@ -54,6 +51,8 @@ pub struct Correlator {
     communicators: BTreeMap<Attempt, Arc<Communicators>>,
     world_sizes: BTreeMap<Attempt, u64>,
     paces: BTreeMap<Attempt, Pace>,
+    /// Launches in which gauges of devices are logged.
+    watched_devices: BTreeSet<Attempt>,
 }
 
 impl Correlator {
@@ -71,6 +70,7 @@ impl Correlator {
             communicators: BTreeMap::new(),
             world_sizes: BTreeMap::new(),
             paces: BTreeMap::new(),
+            watched_devices: BTreeSet::new(),
         }
     }
 
@@ -81,7 +81,7 @@ impl Correlator {
 
     /// Takes in what gives incidents context: rosters, audit records, checkpoints, answers of people.
     pub fn observe(&mut self, seen: &Observation) -> Vec<Change> {
-        match seen {
+        let mut changes = match seen {
             Observation::Attempt(start) => {
                 self.widen(start.attempt, start.roster.placements.len());
                 self.rosters.insert(start.attempt, Arc::clone(&start.roster));
@@ -89,16 +89,15 @@ impl Correlator {
                 self.end_before(start.attempt)
             }
             Observation::Panel(panel) => {
-                self.widen(panel.attempt, panel.ranks.len());
-                let pace = self.paces.entry(panel.attempt).or_default();
-                pace.first = pace.first.or(panel.labels.first().copied());
-                pace.last = panel.labels.last().copied().or(pace.last);
+                self.take_panel(panel);
                 Vec::new()
             }
             Observation::Event(event) => self.take_event(event, seen),
             Observation::Digests(_) => self.take_checkpoint(seen),
             _ => Vec::new(),
-        }
+        };
+        self.explain(&mut changes);
+        changes
     }
 
     fn widen(&mut self, attempt: Attempt, ranks: usize) {
@@ -110,6 +109,14 @@ impl Correlator {
         match event.kind.as_str() {
             "checkpoint" => self.take_checkpoint(seen),
             "ack" => self.acknowledge(event),
+            "pause_begin" => {
+                self.paces.entry(event.attempt).or_default().pause(event.time);
+                Vec::new()
+            }
+            "pause_end" => {
+                self.paces.entry(event.attempt).or_default().resume(event.time);
+                Vec::new()
+            }
             _ => {
                 if event.is_audit() {
                     self.audit.take(event);
@@ -122,11 +129,7 @@ impl Correlator {
     fn acknowledge(&mut self, event: &Event) -> Vec<Change> {
         let Some(subject) = &event.subject else { return Vec::new() };
         let Some(entry) = self.entries.get_mut(&IncidentId(subject.clone())) else { return Vec::new() };
-        if entry.incident.state != State::Open {
-            return Vec::new();
-        }
-        entry.incident.state = State::Acknowledged;
-        vec![change(ChangeKind::Acknowledged, entry)]
+        acknowledge(&mut entry.incident).into_iter().collect()
     }
 
     fn take_checkpoint(&mut self, seen: &Observation) -> Vec<Change> {
@@ -149,11 +152,13 @@ impl Correlator {
     /// Takes a verdict in.
     pub fn take(&mut self, verdict: &Verdict) -> Vec<Change> {
         let case = (verdict.detector.clone(), verdict.case);
-        match verdict.phase {
+        let mut changes = match verdict.phase {
             Phase::Raised => self.raise(case, verdict),
             Phase::Updated => self.update(case, verdict),
             Phase::Cleared => self.clear(&case, verdict).into_iter().collect(),
-        }
+        };
+        self.explain(&mut changes);
+        changes
     }
 
     fn raise(&mut self, case: Case, verdict: &Verdict) -> Vec<Change> {
@@ -167,6 +172,7 @@ impl Correlator {
                 || verdict.severity > entry.incident.severity
                 || entry.is_named_by(verdict);
             entry.incident.state = if kind == ChangeKind::Reopened { State::Open } else { entry.incident.state };
+            entry.has_come_back |= kind == ChangeKind::Reopened;
             entry.open_cases.insert(case.clone());
             entry.join(verdict);
             if leads && entry.incident.kind == verdict.kind {
@@ -256,6 +262,8 @@ impl Correlator {
             scope: self.scope(verdict),
             changes: self.changes_before(verdict),
             false_alarms_per_week: self.false_alarms_per_week(verdict),
+            hypotheses: Vec::new(),
+            impact: None,
             suspects,
             summary: verdict.summary.clone(),
             evidence: Vec::new(),
@@ -276,6 +284,8 @@ impl Correlator {
             open_cases,
             onset,
             last: verdict.last,
+            meter: self.meter(verdict, onset),
+            has_come_back: false,
         };
         if self.entries.insert(id.clone(), entry).is_none() {
             self.opened.push(id.clone());
@@ -434,19 +444,10 @@ impl Correlator {
     fn false_alarms_per_week(&self, verdict: &Verdict) -> Option<f64> {
         const WEEK_S: f64 = 604_800.0;
         let log10_e = verdict.evidence.iter().filter_map(|evidence| evidence.log10_e).max_by(f64::total_cmp)?;
-        let row_s = self.paces.get(&verdict.attempt).and_then(Pace::step_s).unwrap_or(1.0);
+        let row_s = self.paces.get(&verdict.attempt).and_then(Pace::rough_step_s).unwrap_or(1.0);
         let series = self.world_sizes.get(&verdict.attempt).copied().unwrap_or(1).max(1);
         let log10_rate = (WEEK_S / row_s * series as f64).log10() - log10_e;
         (log10_rate <= 0.0).then(|| 10_f64.powf(log10_rate))
-    }
-}
-
-impl Pace {
-    fn step_s(&self) -> Option<f64> {
-        let (first, last) = (self.first?, self.last?);
-        let steps = last.step?.0.checked_sub(first.step?.0).filter(|steps| *steps > 0)?;
-        let seconds = last.time?.seconds_since(first.time?) / steps as f64;
-        (seconds > 0.0).then_some(seconds)
     }
 }
 
@@ -591,9 +592,20 @@ fn add_evidence(known: &mut Vec<Evidence>, more: &[Evidence]) {
     }
 }
 
+/// A person has seen an incident; nothing where it is not open any more, or was seen before.
+pub fn acknowledge(incident: &mut Incident) -> Option<Change> {
+    if incident.state != State::Open {
+        return None;
+    }
+    incident.state = State::Acknowledged;
+    Some(Change { change: ChangeKind::Acknowledged, incident: incident.clone() })
+}
+
 fn change(kind: ChangeKind, entry: &Entry) -> Change {
     Change { change: kind, incident: entry.incident.clone() }
 }
+
+mod explain;
 
 #[cfg(test)]
 mod tests;

@@ -20,3 +20,25 @@ pub(crate) const SLACK_NS: i64 = 120 * 1_000_000_000;
 pub(crate) const REOPEN_STEPS: u64 = 200;
 /// The same in log time.
 pub(crate) const REOPEN_NS: i64 = 600 * 1_000_000_000;
+/// How long before the onset an audit record speaks for a cause: what a person would still connect.
+pub(crate) const CHANGE_NEAR_S: f64 = 900.0;
+/// An onset is known to about a step: so near to a checkpoint, or to another onset, it counts as there.
+pub(crate) const CHECKPOINT_NEAR_STEPS: u64 = 1;
+/// What begins within so many steps of a launch began with it.
+pub(crate) const LAUNCH_NEAR_STEPS: u64 = 3;
+/// Hypotheses below this are left out: nobody acts on them at night.
+pub(crate) const HYPOTHESIS_SHOWN_MIN: f64 = 0.03;
+/// A deliberate act is shown earlier: it is the one that nobody thinks of, and costs most when missed.
+pub(crate) const INTENT_SHOWN_MIN: f64 = 0.02;
+/// Rows of pace kept of a launch: the healthy reference and what detectors take to speak.
+pub(crate) const PACE_ROWS_MAX: usize = 512;
+/// Announced pauses kept until their row comes.
+pub(crate) const PAUSES_MAX: usize = 16;
+/// Open incidents whose hypotheses are looked at anew whenever one of the run changes.
+pub(crate) const REFRESHED_MAX: usize = 64;
+/// At most one rank in so many may be slow where the middle one stands for the healthy.
+pub(crate) const PEERS_MIN: u64 = 4;
+/// Suspects, evidence, audit records and checkpoints that a notice holds of each: a person reads no more on a phone.
+pub(crate) const NOTICE_LIST_MAX: usize = 8;
+/// Of each text in a notice.
+pub(crate) const NOTICE_TEXT_BYTES_MAX: usize = 512;

@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use trainwarden_telemetry::{Attempt, Communicators, Event, Placement, Rank, Role, Roster, RunId, Timestamp};
 
+use crate::bucket::Bucket;
 use crate::limits::{DEADLINE_NS, FEED_BUCKETS};
 use crate::run_part::{RunPart, place_rank};
 use crate::run_rows::TimedEvent;
 use crate::{
     CollectiveOut, CollectiveRow, DigestOut, DigestRow, EventOut, IngestError, MemberOut, Membership, NO_TIME, NO_U32,
-    NO_U64, NameId, Names, PlacementOut, Record, Row, RowSink, SampleOut, SampleRow,
+    NO_U64, NameId, Names, PlacementOut, Record, RowSink, SampleOut, SampleRow,
 };
 
 /// The next part of a run's log. Parts are to be taken in the order in which the feed gave them.
@@ -22,8 +24,19 @@ pub struct LogPart {
     pub texts: Vec<Arc<str>>,
     /// Ranks and communicators of the attempts that begin in this part.
     pub membership: Membership,
-    /// Rows in log order.
-    pub records: Vec<Record>,
+    /// Its rows.
+    pub rows: LogRows,
+}
+
+/// Rows of a part of a log.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LogRows(Vec<Bucket>);
+
+impl LogRows {
+    /// The rows in log order.
+    pub fn records(&self) -> impl Iterator<Item = Record> {
+        self.0.iter().flat_map(Bucket::records)
+    }
 }
 
 /// Puts the rows of one run in log order while they come.
@@ -52,8 +65,11 @@ pub struct Feed {
     roster: Arc<Roster>,
     /// Ranks that spoke in the attempts that wait, and since when each waits; only where log time is told.
     speakers: BTreeMap<u32, (i64, BTreeSet<Rank>)>,
-    /// Rows by their log time in buckets, each in the order of coming.
-    waiting: BTreeMap<i64, Vec<Record>>,
+    /// Rows by their log time in buckets.
+    waiting: BTreeMap<i64, Bucket>,
+    /// Log times of the bucket of the last row, and its number.
+    #[serde(skip)]
+    hot: (Range<i64>, i64),
     newest: i64,
     /// Everything before this log time went out.
     released: i64,
@@ -78,6 +94,7 @@ impl Feed {
             roster: Arc::default(),
             speakers: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            hot: (0..0, 0),
             newest: i64::MIN,
             released: i64::MIN,
             late: 0,
@@ -89,6 +106,11 @@ impl Feed {
         let log_time = log_time.max(self.released);
         self.arrival = Some(log_time);
         self.newest = self.newest.max(log_time);
+    }
+
+    /// Takes in what a person did: it stands where the log has come to, whatever clock the rows have.
+    pub fn act(&mut self, event: Arc<Event>) {
+        RunPart::event(self, (NO_TIME, event));
     }
 
     /// Rows that came when later ones had been released already.
@@ -106,11 +128,7 @@ impl Feed {
     /// Forgets every text that no waiting row refers to. Whoever keeps numbers of texts must forget them too.
     pub fn forget_names(&mut self) {
         let old = mem::take(&mut self.names);
-        for record in self.waiting.values_mut().flatten() {
-            for id in record.row.names_mut() {
-                *id = old.get(*id).map_or(NameId::NONE, |text| self.names.intern(text));
-            }
-        }
+        self.waiting.values_mut().for_each(|bucket| bucket.rename(&old, &mut self.names));
         self.texts_given = 0;
     }
 
@@ -149,26 +167,22 @@ impl Feed {
         !self.speakers.is_empty()
     }
 
-    fn part(&mut self, ready: BTreeMap<i64, Vec<Record>>) -> LogPart {
-        let mut records = Vec::with_capacity(ready.values().map(Vec::len).sum());
-        for mut bucket in ready.into_values() {
-            // Of equal log times the tables have the order that they have in a folder; rows of a table have none.
-            bucket.sort_by_cached_key(|record| (record.log_time, record.row.table_order()));
-            records.append(&mut bucket);
-        }
+    fn part(&mut self, ready: BTreeMap<i64, Bucket>) -> LogPart {
+        let mut rows: Vec<Bucket> = ready.into_values().collect();
+        rows.iter_mut().for_each(Bucket::sort);
         let texts = self.names.since(self.texts_given).to_vec();
         self.texts_given += texts.len();
-        LogPart { texts, membership: self.membership(&records), records }
+        LogPart { texts, membership: self.membership(&rows), rows: LogRows(rows) }
     }
 
-    /// What was told of the attempts that begin with these records; one without ranks has those of the attempt before,
+    /// What was told of the attempts that begin with these rows; one without ranks has those of the attempt before,
     /// one without communicators has none.
-    fn membership(&mut self, records: &[Record]) -> Membership {
+    fn membership(&mut self, rows: &[Bucket]) -> Membership {
         let mut membership = Membership::default();
         if self.attempts.len() == self.told.len() {
             return membership;
         }
-        let begun: BTreeSet<u32> = records.iter().map(Record::attempt).collect();
+        let begun: BTreeSet<u32> = rows.iter().flat_map(Bucket::attempts).collect();
         for attempt in begun.difference(&self.told) {
             let later = self.placements.split_off(&(attempt + 1));
             if let Some((_, placements)) = mem::replace(&mut self.placements, later).pop_last() {
@@ -197,7 +211,8 @@ impl Feed {
         time.max(self.released)
     }
 
-    fn push(&mut self, log_time: i64, attempt: u32, row: Row) {
+    /// The bucket for a row of a rank of an attempt.
+    fn bucket(&mut self, log_time: i64, attempt: u32, rank: u32) -> &mut Bucket {
         if self.attempts.last() != Some(&attempt) {
             let is_new = self.attempts.insert(attempt);
             if is_new && let Some(now) = self.arrival {
@@ -205,9 +220,18 @@ impl Feed {
             }
         }
         if let Some((_, ranks)) = self.speakers.get_mut(&attempt) {
-            ranks.extend(row.rank().map(Rank));
+            ranks.extend((rank != NO_U32).then_some(Rank(rank)));
         }
-        self.waiting.entry(log_time.div_euclid(self.bucket_ns())).or_default().push(Record { log_time, row });
+        self.keep(log_time)
+    }
+
+    /// The bucket for a row that begins no attempt.
+    fn keep(&mut self, log_time: i64) -> &mut Bucket {
+        if !self.hot.0.contains(&log_time) {
+            let (width, number) = (self.bucket_ns(), log_time.div_euclid(self.bucket_ns()));
+            self.hot = (number.saturating_mul(width)..number.saturating_add(1).saturating_mul(width), number);
+        }
+        self.waiting.entry(self.hot.1).or_default()
     }
 
     fn name(&mut self, text: Option<&str>) -> NameId {
@@ -222,22 +246,28 @@ impl RunPart for Feed {
 
     fn sample(&mut self, row: SampleRow) {
         let log_time = self.log_time(row.log_time);
-        self.push(log_time, row.attempt, Row::Sample(SampleRow { log_time, ..row }));
+        self.bucket(log_time, row.attempt, row.rank).samples.push(SampleRow { log_time, ..row });
     }
 
     fn collective(&mut self, row: CollectiveRow) {
         let log_time = self.log_time(row.log_time);
-        self.push(log_time, row.attempt, Row::Collective(CollectiveRow { log_time, ..row }));
+        self.bucket(log_time, row.attempt, row.rank).collectives.push(CollectiveRow { log_time, ..row });
     }
 
     fn digest(&mut self, row: DigestRow) {
         let log_time = self.log_time(row.log_time);
-        self.push(log_time, row.attempt, Row::Digest(DigestRow { log_time, ..row }));
+        self.bucket(log_time, row.attempt, row.rank).digests.push(DigestRow { log_time, ..row });
     }
 
     fn event(&mut self, (log_time, event): TimedEvent) {
         let log_time = self.log_time(log_time);
-        self.push(log_time, event.attempt.0, Row::Event(event));
+        let rank = event.rank.map_or(NO_U32, |rank| rank.0);
+        let bucket = match event.run {
+            Some(_) => self.bucket(log_time, event.attempt.0, rank),
+            // No attempt of this run begins with it.
+            None => self.keep(log_time),
+        };
+        bucket.events.push((log_time, event));
     }
 
     fn placements(&mut self, attempt: u32) -> &mut BTreeMap<Rank, Placement> {
@@ -349,73 +379,4 @@ fn owned(text: Option<&str>) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sample(time: Option<i64>, step: u64) -> SampleOut<'static> {
-        SampleOut { run: "r", attempt: 0, rank: Some(0), step: Some(step), time, metric: "loss", value: 1.0 }
-    }
-
-    fn times(part: &LogPart) -> Vec<i64> {
-        part.records.iter().map(|record| record.log_time).collect()
-    }
-
-    fn feed_of(times: &[i64]) -> Feed {
-        let mut feed = Feed::new(80);
-        for time in times {
-            RowSink::sample(&mut feed, &sample(Some(*time), 0)).expect("a feed takes every row");
-        }
-        feed
-    }
-
-    #[test]
-    fn rows_within_the_slack_come_out_in_the_order_of_their_times() {
-        let mut feed = feed_of(&[100, 180, 120, 30]);
-        assert_eq!(times(&feed.release()), [30], "100 is 80 younger than the newest: it may still be overtaken");
-        RowSink::sample(&mut feed, &sample(Some(101), 0)).expect("a feed takes every row");
-        RowSink::sample(&mut feed, &sample(Some(400), 0)).expect("a feed takes every row");
-        assert_eq!(times(&feed.release()), [100, 101, 120, 180]);
-        assert_eq!((feed.late(), times(&feed.finish())), (0, vec![400]));
-    }
-
-    #[test]
-    fn a_late_row_and_one_without_a_time_stand_where_the_log_is() {
-        let mut feed = feed_of(&[100, 400]);
-        assert_eq!(times(&feed.release()), [100]);
-        RowSink::sample(&mut feed, &sample(Some(90), 0)).expect("a feed takes every row");
-        RowSink::sample(&mut feed, &sample(None, 0)).expect("a feed takes every row");
-        assert_eq!(feed.late(), 1);
-        assert_eq!(times(&feed.finish()), [320, 400, 400]);
-    }
-
-    #[test]
-    fn texts_ranks_and_communicators_go_out_once_and_an_attempt_without_ranks_has_those_before() {
-        let mut feed = feed_of(&[100, 400]);
-        let (run, attempt) = ("r", 0);
-        let blank = PlacementOut {
-            run,
-            attempt,
-            rank: 0,
-            node: Some("n0"),
-            device: None,
-            local_rank: None,
-            dp: None,
-            tp: None,
-            pp: None,
-            ep: None,
-            cp: None,
-        };
-        feed.placement(&blank).expect("a feed takes every row");
-        feed.member(&MemberOut { run, attempt, comm: "dp", rank: 0 }).expect("a feed takes every row");
-        let first = feed.release();
-        let texts: Vec<&str> = first.texts.iter().map(AsRef::as_ref).collect();
-        assert_eq!(texts, ["loss"]);
-        assert_eq!(first.membership.rosters[&0].node(Rank(0)), Some("n0"));
-        assert_eq!(first.membership.communicators[&0].members.len(), 1);
-        RowSink::sample(&mut feed, &SampleOut { attempt: 1, ..sample(Some(410), 1) }).expect("a feed takes every row");
-        let second = feed.finish();
-        assert!(second.texts.is_empty() && !second.membership.rosters.contains_key(&0));
-        assert_eq!(second.membership.rosters[&1], first.membership.rosters[&0]);
-        assert!(second.membership.communicators[&1].members.is_empty());
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 mod align;
 mod batch;
+mod bucket;
 mod cell;
 mod clock;
 mod columns;
@@ -16,6 +17,7 @@ pub mod kafka;
 mod limits;
 mod lines;
 mod log;
+pub mod otlp;
 mod read_csv;
 mod read_jsonl;
 mod read_parquet;
@@ -33,7 +35,7 @@ mod write_file;
 pub use align::{Aligner, Counts, Membership};
 pub use embedded::{EmbeddedLog, EmbeddedOptions, EmbeddedSource, LogTime};
 pub use error::IngestError;
-pub use feed::{Feed, LogPart};
+pub use feed::{Feed, LogPart, LogRows};
 pub use log::{Log, RunLog};
 pub use reject::{Place, Reject, Rejects, reason};
 pub use row::{CollectiveRow, DigestRow, LogClock, NO_TIME, NO_U32, NO_U64, NameId, Names, Record, Row, SampleRow};

@@ -52,6 +52,10 @@ pub(crate) const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
 pub(crate) const PAYLOAD_ROWS_MAX: usize = 1 << 20;
 /// Batches up to this many rows travel as packed columns: an Arrow stream pays for its schema each time.
 pub(crate) const PACKED_ROWS_MAX: usize = 1 << 10;
+/// Bytes of the name of a series that came by OTLP, with its attributes: a name is for people to read.
+pub(crate) const SERIES_BYTES_MAX: usize = 512;
+/// Rows of a frame that came by OTLP: with the longest names they stay below the largest record of a log.
+pub(crate) const OTLP_FRAME_ROWS_MAX: usize = 1 << 13;
 /// Frames of one sender and run that are remembered to tell a repeated one from a forged one: 64 Ki frames are a day
 /// of one a second, and 1 MiB.
 pub(crate) const FRAMES_REMEMBERED: usize = if cfg!(test) { 1 << 6 } else { 1 << 16 };

@@ -184,40 +184,6 @@ pub enum Row {
     Event(Arc<Event>),
 }
 
-impl Row {
-    /// The rank it is of; `None` for the whole run.
-    #[must_use]
-    pub fn rank(&self) -> Option<u32> {
-        let rank = match self {
-            Self::Sample(row) => row.rank,
-            Self::Collective(row) => row.rank,
-            Self::Digest(row) => row.rank,
-            Self::Event(event) => event.rank.map_or(NO_U32, |rank| rank.0),
-        };
-        (rank != NO_U32).then_some(rank)
-    }
-
-    /// Which of the rows of equal log time comes first: events, then samples, digests and collectives.
-    pub(crate) fn table_order(&self) -> u8 {
-        match self {
-            Self::Event(_) => 0,
-            Self::Sample(_) => 1,
-            Self::Digest(_) => 2,
-            Self::Collective(_) => 3,
-        }
-    }
-
-    /// Every number of a text in it.
-    pub(crate) fn names_mut(&mut self) -> Vec<&mut NameId> {
-        match self {
-            Self::Sample(row) => vec![&mut row.metric],
-            Self::Collective(row) => vec![&mut row.comm, &mut row.op, &mut row.signature],
-            Self::Digest(row) => vec![&mut row.kind, &mut row.name, &mut row.digest, &mut row.group],
-            Self::Event(_) => Vec::new(),
-        }
-    }
-}
-
 /// One row with its place in the log of a run.
 ///
 /// Log time is the row's `received`, else its `time` (of a collective: its end, else start, else issue), else derived

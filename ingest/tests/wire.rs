@@ -110,7 +110,7 @@ fn read(frames: &[Vec<u8>]) -> Vec<String> {
     let part = feed.finish();
     let mut names = Names::default();
     names.append(part.texts);
-    let mut lines: Vec<String> = part.records.iter().map(|record| describe(record, &names)).collect();
+    let mut lines: Vec<String> = part.rows.records().map(|record| describe(&record, &names)).collect();
     lines.push(format!("{:?}", part.membership));
     lines
 }

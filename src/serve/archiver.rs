@@ -1,6 +1,6 @@
 //! The thread that keeps: reads the log at its own pace and writes what came to the archive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -43,7 +43,21 @@ pub(super) struct ArchiverParts {
 /// Writes the log to the archive.
 pub(super) struct Archiver {
     parts: ArchiverParts,
-    open: BTreeMap<u32, OpenParts>,
+    open: BTreeMap<u32, OpenPartition>,
+}
+
+/// The parts of a partition that are not cut yet.
+struct OpenPartition {
+    parts: OpenParts,
+    /// Frames since the last cut: one that was sent twice is kept once. Older ones are forgotten, so that a reader who
+    /// begins at a cut keeps the same rows.
+    kept: HashSet<u128>,
+}
+
+impl OpenPartition {
+    fn new(partition: u32, limits: PartLimits) -> Self {
+        Self { parts: OpenParts::new(partition, limits), kept: HashSet::new() }
+    }
 }
 
 impl Archiver {
@@ -86,7 +100,7 @@ impl Archiver {
                 let Some(position) = self.patiently("read how far the archive is", || store.archived(partition)) else {
                     return;
                 };
-                self.open.insert(partition, OpenParts::new(partition, self.parts.limits));
+                self.open.insert(partition, OpenPartition::new(partition, self.parts.limits));
                 if let Err(error) = self.parts.source.begin(partition, position) {
                     warn!(partition, %error, "the log cannot be read for the archive");
                 }
@@ -164,7 +178,7 @@ impl Archiver {
 
 /// Gives the rows of a record to the open parts; what was cut before them, and what could not be taken.
 fn take_rows(
-    open: &mut OpenParts,
+    open: &mut OpenPartition,
     record: &LogRecord,
     frame: Option<&OpenedFrame>,
     takes_backfill: bool,
@@ -177,16 +191,27 @@ fn take_rows(
         sender: envelope.map(|envelope| envelope.sender.as_str()),
         sequence: envelope.map(|envelope| envelope.sequence),
     };
-    let mut cuts: Vec<Cut> = open.begin(&place).into_iter().collect();
+    let mut cuts: Vec<Cut> = open.parts.begin(&place).into_iter().collect();
+    if !cuts.is_empty() {
+        open.kept.clear();
+    }
     let Some(frame) = frame.filter(|frame| frame.envelope.mark() != Mark::Tick) else { return (cuts, None) };
     if place.is_backfill && !takes_backfill {
+        return (cuts, None);
+    }
+    if !open.kept.insert(frame.hash) {
         return (cuts, None);
     }
     let rows = || -> Result<_, FrameError> { Ok(frame.table()?.zip(Some(frame.batches()?))) };
     // What cannot be decoded is evidence, which the judge keeps.
     let Ok(Some((table, batches))) = rows() else { return (cuts, None) };
+    // What concerns every run stands in every partition, and is kept once.
+    let run = Some(frame.envelope.run.as_str()).filter(|run| !run.is_empty());
+    if run.is_none() && record.partition != 0 {
+        return (cuts, None);
+    }
     for batch in &batches {
-        match open.take(&place, table, Some(&frame.envelope.run), batch) {
+        match open.parts.take(&place, table, run, batch) {
             Ok(cut) => cuts.extend(cut),
             Err(error) => return (cuts, Some(error.to_string())),
         }

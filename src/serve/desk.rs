@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::broadcast;
 use trainwarden_ingest::Counts;
+use trainwarden_ingest::otlp::OtlpFrames;
 use trainwarden_store::ToldChange;
 
 use crate::partition_judge::PartitionJudge;
@@ -38,12 +39,22 @@ pub struct PartitionProgress {
     pub counts: Counts,
 }
 
+/// What came by OTLP since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OtlpCounts {
+    /// Data points that are durable in the log.
+    pub points: u64,
+    /// Data points that were refused, by reason; and records of a topic that are no metrics.
+    pub refused: BTreeMap<&'static str, u64>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     log: Health,
     store: Health,
     archive: Health,
     partitions: BTreeMap<u32, PartitionProgress>,
+    otlp: OtlpCounts,
 }
 
 /// The desk between the worker and those who ask.
@@ -51,11 +62,18 @@ struct State {
 pub struct Desk {
     changes: broadcast::Sender<ToldChange>,
     state: Mutex<State>,
+    #[cfg(feature = "alerts")]
+    board: std::sync::Arc<crate::alerts::Board>,
 }
 
 impl Default for Desk {
     fn default() -> Self {
-        Self { changes: broadcast::channel(CHANGES_WAITING_MAX).0, state: Mutex::default() }
+        Self {
+            changes: broadcast::channel(CHANGES_WAITING_MAX).0,
+            state: Mutex::default(),
+            #[cfg(feature = "alerts")]
+            board: std::sync::Arc::default(),
+        }
     }
 }
 
@@ -73,10 +91,36 @@ impl Desk {
         [("log", state.log.clone()), ("state", state.store.clone()), ("archive", state.archive.clone())]
     }
 
+    /// How each receiver of notices is.
+    #[cfg(feature = "alerts")]
+    #[must_use]
+    pub fn board(&self) -> &std::sync::Arc<crate::alerts::Board> {
+        &self.board
+    }
+
     /// How far each partition is.
     #[must_use]
     pub fn partitions(&self) -> BTreeMap<u32, PartitionProgress> {
         self.state().partitions.clone()
+    }
+
+    /// What came by OTLP.
+    #[must_use]
+    pub fn otlp(&self) -> OtlpCounts {
+        self.state().otlp.clone()
+    }
+
+    pub(super) fn count_otlp(&self, request: &OtlpFrames) {
+        let mut state = self.state();
+        state.otlp.points += request.points;
+        for (reason, count) in request.refused.counts() {
+            *state.otlp.refused.entry(reason).or_default() += count;
+        }
+    }
+
+    #[cfg(feature = "kafka")]
+    pub(super) fn count_otlp_unread(&self, records: u64) {
+        *self.state().otlp.refused.entry("undecodable").or_default() += records;
     }
 
     /// Nanoseconds since the epoch: of the process, for what the process itself sends.

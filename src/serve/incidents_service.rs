@@ -13,10 +13,11 @@ use trainwarden_proto::v1::{
     AcknowledgeRequest, AnnotateRequest, EventReceipt, GetRequest, Incident as WireIncident, IncidentChange,
     ListRequest, WatchRequest,
 };
-use trainwarden_store::{StateStore, StoreError, ToldChange};
+use trainwarden_store::{StateStore, StoreError};
 use trainwarden_telemetry::{Attempt, Change, Event, Incident, RunId, Timestamp};
 
 use super::desk::Desk;
+use crate::act::ACT_SENDER;
 use crate::incident_list::{IncidentFilter, sorted};
 
 /// Answers for incidents.
@@ -25,6 +26,18 @@ pub(super) struct IncidentsService {
     store: Arc<StateStore>,
     desk: Arc<Desk>,
     publisher: Arc<dyn Publisher>,
+    signing: Signing,
+}
+
+/// Whether what people do can be signed.
+#[derive(Clone, Copy)]
+pub(super) enum Signing {
+    /// Nobody asks for a signature.
+    NotAsked,
+    /// Signed with this secret key.
+    Key([u8; 32]),
+    /// Asked for, and there is no key.
+    NoKey,
 }
 
 impl std::fmt::Debug for IncidentsService {
@@ -37,30 +50,82 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl IncidentsService {
     /// A service over this state.
-    pub(super) fn new(store: Arc<StateStore>, desk: Arc<Desk>, publisher: Arc<dyn Publisher>) -> Self {
-        Self { store, desk, publisher }
+    pub(super) fn new(
+        store: Arc<StateStore>,
+        desk: Arc<Desk>,
+        publisher: Arc<dyn Publisher>,
+        signing: Signing,
+    ) -> Self {
+        Self { store, desk, publisher, signing }
     }
 
-    fn incidents(&self) -> Result<Vec<Incident>, Status> {
+    /// What was found, in the order in which it is told.
+    pub(super) fn incidents(&self, filter: &IncidentFilter) -> Result<Vec<Incident>, Status> {
         let lines = tokio::task::block_in_place(|| self.store.incidents()).map_err(|error| unavailable(&error))?;
-        sorted(&lines).map_err(|error| Status::internal(format!("{error:#}")))
+        let incidents = sorted(&lines).map_err(|error| Status::internal(format!("{error:#}")))?;
+        Ok(incidents.into_iter().filter(|incident| filter.fits(incident)).collect())
     }
 
-    fn get(&self, id: &str) -> Result<Incident, Status> {
-        let found = self.incidents()?.into_iter().find(|incident| incident.id.0 == id);
+    /// One incident.
+    pub(super) fn incident(&self, id: &str) -> Result<Incident, Status> {
+        let found = self.incidents(&IncidentFilter::default())?.into_iter().find(|incident| incident.id.0 == id);
         found.ok_or_else(|| Status::not_found(format!("there is no incident `{id}`")))
     }
 
+    /// Every change of a run from now on; of all runs where it is empty.
+    pub(super) fn changes(&self, run: String) -> impl Stream<Item = Result<Change, Status>> + Send + use<> {
+        BroadcastStream::new(self.desk.watch()).filter_map(move |told| match told {
+            Ok(told) if run.is_empty() || told.run == run => {
+                Some(serde_json::from_str(&told.json).map_err(|error| Status::internal(error.to_string())))
+            }
+            Ok(_) => None,
+            Err(_) => Some(Err(Status::data_loss("this watcher fell behind: list the incidents and watch again"))),
+        })
+    }
+
+    /// A person looks after an incident.
+    pub(super) async fn acknowledge(&self, request: AcknowledgeRequest) -> Result<EventReceipt, Status> {
+        let AcknowledgeRequest { id, actor, reason } = request;
+        let incident = self.incident(&id)?;
+        let detail = (!reason.is_empty()).then(|| serde_json::json!({ "reason": reason }).to_string());
+        let event = event("ack", &actor, (&incident.run, incident.attempt), Some(id));
+        self.record(Event { detail, time: Timestamp(self.desk.now()), ..event }).await
+    }
+
+    /// A person tells what is planned or was changed.
+    pub(super) async fn annotate(&self, request: AnnotateRequest) -> Result<EventReceipt, Status> {
+        let AnnotateRequest { run, actor, subject, detail } = request;
+        if run.is_empty() {
+            return Err(Status::invalid_argument("`run` is empty: name the run that is meant"));
+        }
+        if !detail.is_empty() && serde_json::from_str::<serde::de::IgnoredAny>(&detail).is_err() {
+            return Err(Status::invalid_argument(
+                "`detail` is no JSON, such as {\"pause_until\": 1766000000000000000}",
+            ));
+        }
+        let event = event("annotate", &actor, (&RunId::new(&run), Attempt(0)), Some(subject));
+        let detail = (!detail.is_empty()).then_some(detail);
+        self.record(Event { detail, time: Timestamp(self.desk.now()), ..event }).await
+    }
+
     /// What a person does enters the log as an event of the run.
-    async fn record(&self, event: Event) -> Result<Response<EventReceipt>, Status> {
+    async fn record(&self, event: Event) -> Result<EventReceipt, Status> {
         let run = event.run.clone().expect("every caller names the run");
         let mut batch = BatchWriter::default();
         let log_time = event.time.0;
         batch.push(&Record { log_time, row: Row::Event(Arc::new(event)) }, &trainwarden_ingest::Names::default());
-        // A sender of its own for each act: acts do not wait for one another.
-        let sender = format!("person-{}", log_time);
-        let mut writer = FrameWriter::new(&sender, &run.0, None);
-        let frames: Vec<_> = batch.finish().iter().map(|(table, rows)| writer.rows(*table, rows, log_time)).collect();
+        let mut writer = FrameWriter::new(ACT_SENDER, &run.0, None);
+        match self.signing {
+            Signing::NotAsked => {}
+            Signing::Key(key) => writer.sign_with(0, &key),
+            Signing::NoKey => {
+                return Err(Status::failed_precondition(
+                    "frames must be signed here (`ingest.keys`), and the service has no key for what people do: set \
+                     `access.key`",
+                ));
+            }
+        }
+        let frames: Vec<_> = batch.finish().iter().map(|(_, rows)| writer.act(rows, log_time)).collect();
         let (done, waiting) = tokio::sync::oneshot::channel();
         let published = Box::new(move |place| {
             // Whoever asked may be gone; the event is in the log all the same.
@@ -70,7 +135,7 @@ impl IncidentsService {
         tokio::task::block_in_place(|| self.publisher.publish(&run.0, frame, published));
         let place = waiting.await.map_err(|_| Status::unavailable("the log was closed"))?;
         let (partition, offset) = place.map_err(|error| Status::unavailable(error.to_string()))?;
-        Ok(Response::new(EventReceipt { partition, offset }))
+        Ok(EventReceipt { partition, offset })
     }
 }
 
@@ -82,40 +147,25 @@ impl Incidents for IncidentsService {
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<Self::ListStream>, Status> {
         let ListRequest { run, since, until } = request.into_inner();
         let filter = IncidentFilter { run: (!run.is_empty()).then_some(run), since, until };
-        let incidents: Vec<_> = self.incidents()?.into_iter().filter(|incident| filter.fits(incident)).collect();
+        let incidents = self.incidents(&filter)?;
         Ok(Response::new(Box::pin(tokio_stream::iter(incidents.iter().map(wire).map(Ok).collect::<Vec<_>>()))))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<WireIncident>, Status> {
-        Ok(Response::new(wire(&Self::get(self, &request.into_inner().id)?)))
+        Ok(Response::new(wire(&self.incident(&request.into_inner().id)?)))
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let run = request.into_inner().run;
-        let changes = BroadcastStream::new(self.desk.watch()).filter_map(move |told| match told {
-            Ok(told) if run.is_empty() || told.run == run => Some(wire_change(&told)),
-            Ok(_) => None,
-            Err(_) => Some(Err(Status::data_loss("this watcher fell behind: list the incidents and watch again"))),
-        });
-        Ok(Response::new(Box::pin(changes)))
+        let changes = self.changes(request.into_inner().run);
+        Ok(Response::new(Box::pin(changes.map(|change| change.map(|change| wire_change(&change))))))
     }
 
     async fn acknowledge(&self, request: Request<AcknowledgeRequest>) -> Result<Response<EventReceipt>, Status> {
-        let AcknowledgeRequest { id, actor, reason } = request.into_inner();
-        let incident = Self::get(self, &id)?;
-        let detail = (!reason.is_empty()).then(|| serde_json::json!({ "reason": reason }).to_string());
-        let event = event("ack", &actor, (&incident.run, incident.attempt), Some(id));
-        self.record(Event { detail, time: Timestamp(self.desk.now()), ..event }).await
+        Self::acknowledge(self, request.into_inner()).await.map(Response::new)
     }
 
     async fn annotate(&self, request: Request<AnnotateRequest>) -> Result<Response<EventReceipt>, Status> {
-        let AnnotateRequest { run, actor, subject, detail } = request.into_inner();
-        if run.is_empty() {
-            return Err(Status::invalid_argument("`run` is empty: name the run that is meant"));
-        }
-        let event = event("annotate", &actor, (&RunId::new(&run), Attempt(0)), Some(subject));
-        let detail = (!detail.is_empty()).then_some(detail);
-        self.record(Event { detail, time: Timestamp(self.desk.now()), ..event }).await
+        Self::annotate(self, request.into_inner()).await.map(Response::new)
     }
 }
 
@@ -147,13 +197,12 @@ fn wire(incident: &Incident) -> WireIncident {
     }
 }
 
-fn wire_change(told: &ToldChange) -> Result<IncidentChange, Status> {
-    let change: Change = serde_json::from_str(&told.json).map_err(|error| Status::internal(error.to_string()))?;
-    Ok(IncidentChange { change: word(&change.change), incident: Some(wire(&change.incident)) })
+fn wire_change(change: &Change) -> IncidentChange {
+    IncidentChange { change: word(&change.change), incident: Some(wire(&change.incident)) }
 }
 
 /// The word that JSON has for a plain variant.
-fn word(variant: &impl serde::Serialize) -> String {
+pub(super) fn word(variant: &impl serde::Serialize) -> String {
     serde_json::to_value(variant).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 

@@ -1,14 +1,25 @@
 //! `serve`: the pipeline as a service. The log is read by one thread that judges; everything else answers.
 
+pub mod access;
+mod api;
 mod archiver;
 pub mod desk;
+#[cfg(feature = "kafka")]
+mod events_topic;
 #[cfg(feature = "kafka")]
 mod handover;
 mod http;
 mod incidents_service;
 mod ingest_service;
+mod otlp;
+#[cfg(feature = "kafka")]
+mod otlp_topic;
+#[cfg(feature = "kafka")]
+mod side_topic;
 #[cfg(feature = "sql")]
 mod sql;
+#[cfg(feature = "tls")]
+mod tls;
 mod worker;
 
 use std::fs;
@@ -26,8 +37,11 @@ use trainwarden_ingest::kafka::KafkaOptions;
 use trainwarden_ingest::{EmbeddedLog, EmbeddedOptions, Publisher, Source};
 use trainwarden_store::{Archive, StateStore};
 
+use self::access::Access;
 use self::archiver::{Archiver, ArchiverParts};
 use self::desk::Desk;
+use self::incidents_service::Signing;
+use self::otlp::OtlpIntake;
 use self::worker::{Worker, WorkerParts};
 use crate::config::Config;
 use crate::partition_judge::Admission;
@@ -137,12 +151,23 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
         admission: Arc::new(admission.clone()),
         #[cfg(feature = "sql")]
         sql: sql::routes(config, Arc::clone(&store))?,
+        signing: match config.act_key()? {
+            Some(key) => Signing::Key(key),
+            None if admission.keys.is_required() => Signing::NoKey,
+            None => Signing::NotAsked,
+        },
+        access: Access::open(&config.access.tokens, admission.keys.is_required())?,
+        #[cfg(feature = "tls")]
+        tls: config.tls.as_ref().map(tls::acceptor).transpose()?,
+        otlp: open_otlp(config, &publisher, &desk)?,
     };
     #[cfg(feature = "kafka")]
-    let follower = parts.handover.as_ref().map(handover::Handover::follow).transpose()?.map(|follower| {
+    let mut readers = start_side_topics(config, &publisher, front.otlp.as_ref().map(|otlp| (otlp, &desk)), &stop)?;
+    #[cfg(feature = "kafka")]
+    readers.extend(parts.handover.as_ref().map(handover::Handover::follow).transpose()?.map(|follower| {
         let (store, desk, stop) = (Arc::clone(&store), Arc::clone(&desk), Arc::clone(&stop));
         std::thread::spawn(move || handover::follow_incidents(follower, &store, &desk, &stop))
-    });
+    }));
     let archiver = Archiver::new(ArchiverParts {
         source: archive_source,
         archive: Archive::open(config.archive.clone(), &config.data)?,
@@ -152,18 +177,21 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
         admission: admission.clone(),
         stop: Arc::clone(&stop),
     });
-    let runtime = tokio::runtime::Handle::current();
-    let archive_thread = std::thread::Builder::new().name("archive".to_owned()).spawn(move || archiver.run(&runtime));
-    let archive_thread = archive_thread.context("cannot start the archiving thread")?;
+    let archive_thread = start_archiver(archiver)?;
+    #[cfg(feature = "alerts")]
+    let (teller, couriers) = crate::alerts::start(&config.alerts, &store, desk.board(), &stop)?;
     let worker = Worker::new(WorkerParts {
         source,
         publisher,
         store,
         desk,
         admission,
+        impact: config.impact.clone(),
         stop: Arc::clone(&stop),
         #[cfg(feature = "kafka")]
         handover: parts.handover,
+        #[cfg(feature = "alerts")]
+        teller,
     });
     let (ended, worker_ended) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("judge".to_owned()).spawn(move || {
@@ -187,13 +215,56 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
     let judged = tokio::task::block_in_place(|| thread.join());
     // A panic there was told on stderr already; what was not archived is archived after the next start.
     let _ = tokio::task::block_in_place(|| archive_thread.join());
+    #[cfg(feature = "alerts")]
+    tokio::task::block_in_place(|| couriers.join());
     #[cfg(feature = "kafka")]
-    if let Some(follower) = follower {
+    for reader in readers {
         // A panic there was told on stderr already.
-        let _ = tokio::task::block_in_place(|| follower.join());
+        let _ = tokio::task::block_in_place(|| reader.join());
     }
     served?;
     judged.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn start_archiver(archiver: Archiver) -> Result<std::thread::JoinHandle<()>> {
+    let runtime = tokio::runtime::Handle::current();
+    let thread = std::thread::Builder::new().name("archive".to_owned()).spawn(move || archiver.run(&runtime));
+    thread.context("cannot start the archiving thread")
+}
+
+/// Where metrics of OpenTelemetry go; nowhere, where signatures are asked for and we have no key.
+fn open_otlp(config: &Config, publisher: &Arc<dyn Publisher>, desk: &Arc<Desk>) -> Result<Option<Arc<OtlpIntake>>> {
+    if !config.takes_otlp() {
+        return Ok(None);
+    }
+    let intake = OtlpIntake::new(config.otlp_key()?, Arc::clone(publisher), Arc::clone(desk));
+    Ok(Some(Arc::new(intake)))
+}
+
+/// Reads the topics beside the log, each on a thread of its own: events of every run, and those of OpenTelemetry.
+#[cfg(feature = "kafka")]
+fn start_side_topics(
+    config: &Config,
+    publisher: &Arc<dyn Publisher>,
+    otlp: Option<(&Arc<OtlpIntake>, &Arc<Desk>)>,
+    stop: &Arc<AtomicBool>,
+) -> Result<Vec<std::thread::JoinHandle<()>>> {
+    use self::side_topic::{SideTopic, Taker};
+    let Some(kafka) = &config.kafka else { return Ok(Vec::new()) };
+    let events: Box<dyn Taker> = Box::new(events_topic::EventsTaker::new(Arc::clone(publisher)));
+    let mut takers = vec![(&kafka.topics.events, events)];
+    if let Some((intake, desk)) = otlp {
+        takers.extend(config.otlp.kafka_topics.iter().map(|topic| {
+            let taker = otlp_topic::OtlpTaker::new(topic, Arc::clone(intake), Arc::clone(desk));
+            (topic, Box::new(taker) as Box<dyn Taker>)
+        }));
+    }
+    let start = |(topic, taker): (&String, Box<dyn Taker>)| {
+        let reader = SideTopic::open(kafka, topic, taker, Arc::clone(stop))?;
+        let thread = std::thread::Builder::new().name("side-topic".to_owned()).spawn(move || reader.run());
+        thread.context("cannot start a thread for a topic beside the log")
+    };
+    takers.into_iter().map(start).collect()
 }
 
 /// Waits for Ctrl-C, or for the signal that service managers send.

@@ -14,6 +14,7 @@ use trainwarden_store::{Commit, PartitionState, StateStore};
 use super::desk::Desk;
 #[cfg(feature = "kafka")]
 use super::handover::Handover;
+use crate::config::ImpactConfig;
 use crate::partition_judge::{Admission, PartitionJudge};
 
 /// How long the log may be quiet before the worker looks at its own duties.
@@ -34,11 +35,14 @@ pub(super) struct Worker {
     store: Arc<StateStore>,
     desk: Arc<Desk>,
     admission: Admission,
+    impact: ImpactConfig,
     partitions: BTreeMap<u32, PartitionJudge>,
     stop: Arc<AtomicBool>,
     name: String,
     #[cfg(feature = "kafka")]
     handover: Option<Handover>,
+    #[cfg(feature = "alerts")]
+    teller: crate::alerts::Teller,
 }
 
 /// What a worker works with.
@@ -53,11 +57,16 @@ pub(super) struct WorkerParts {
     pub(super) desk: Arc<Desk>,
     /// What is taken.
     pub(super) admission: Admission,
+    /// What lost time costs.
+    pub(super) impact: ImpactConfig,
     /// Set when the service stops.
     pub(super) stop: Arc<AtomicBool>,
     /// What other workers are told, where there may be some.
     #[cfg(feature = "kafka")]
     pub(super) handover: Option<Handover>,
+    /// Who puts notices into the outbox.
+    #[cfg(feature = "alerts")]
+    pub(super) teller: crate::alerts::Teller,
 }
 
 impl Worker {
@@ -69,11 +78,14 @@ impl Worker {
             store: parts.store,
             desk: parts.desk,
             admission: parts.admission,
+            impact: parts.impact,
             partitions: BTreeMap::new(),
             stop: parts.stop,
             name: format!("serve-{}", std::process::id()),
             #[cfg(feature = "kafka")]
             handover: parts.handover,
+            #[cfg(feature = "alerts")]
+            teller: parts.teller,
         }
     }
 
@@ -120,7 +132,7 @@ impl Worker {
             Delivery::Revoked(partition) => {
                 if let Some(mut judge) = self.partitions.remove(&partition) {
                     let commit = judge.take_snapshot()?;
-                    self.write(&commit);
+                    self.write(commit);
                 }
             }
             Delivery::Record(record) => {
@@ -149,7 +161,7 @@ impl Worker {
         });
         info!(partition, position = judge.next(), runs = state.runs.len(), "judging a partition");
         let next = judge.next();
-        self.partitions.insert(partition, judge);
+        self.partitions.insert(partition, judge.priced(&self.impact));
         Ok(self.source.begin(partition, next)?)
     }
 
@@ -182,7 +194,8 @@ impl Worker {
 
     fn write_news(&mut self) {
         let news: Vec<Commit> = self.partitions.values_mut().filter_map(PartitionJudge::take_news).collect();
-        news.iter().for_each(|commit| self.write(commit));
+        news.into_iter().for_each(|commit| self.write(commit));
+        self.tell_ends();
     }
 
     fn write_snapshots(&mut self) -> Result<()> {
@@ -190,8 +203,9 @@ impl Worker {
         for partition in partitions {
             let judge = self.partitions.get_mut(&partition).expect("its key was just read");
             let commit = judge.take_snapshot()?;
-            self.write(&commit);
-            if let Some(position) = commit.position
+            let position = commit.position;
+            self.write(commit);
+            if let Some(position) = position
                 && let Err(error) = self.source.commit(partition, position)
             {
                 // Advisory: what counts is our own state.
@@ -204,14 +218,44 @@ impl Worker {
     /// Writes until it is written, or the service stops: nothing more is read meanwhile, so nothing is lost.
     ///
     /// Other workers are told before it is written here: what is in a snapshot is never worked out again.
-    fn write(&mut self, commit: &Commit) {
-        if self.tell_others(commit).is_none() {
+    fn write(&mut self, mut commit: Commit) {
+        if self.tell_others(&commit).is_none() || self.add_notices(&mut commit).is_none() {
             return;
         }
-        let is_written = self.patiently("write the state", |worker| Ok(worker.store.commit(commit)?));
+        let is_written = self.patiently("write the state", |worker| Ok(worker.store.commit(&commit)?));
         if is_written.is_some() {
             self.desk.tell(&commit.changes);
-            self.leave_state(commit);
+            #[cfg(feature = "alerts")]
+            if !commit.outbox.is_empty() {
+                self.desk.board().ring(commit.outbox.notices.iter().map(|notice| &notice.sink));
+            }
+            self.leave_state(&commit);
+        }
+    }
+
+    #[cfg(not(feature = "alerts"))]
+    fn add_notices(&mut self, _commit: &mut Commit) -> Option<()> {
+        Some(())
+    }
+
+    #[cfg(not(feature = "alerts"))]
+    fn tell_ends(&mut self) {}
+
+    /// Puts the notices of a commit's changes into the same commit.
+    #[cfg(feature = "alerts")]
+    fn add_notices(&mut self, commit: &mut Commit) -> Option<()> {
+        commit.outbox = self.patiently("read the outbox", |worker| {
+            let now = worker.desk.now();
+            worker.teller.edit(&commit.changes, now)
+        })?;
+        Some(())
+    }
+
+    /// Ends of incidents that have lasted are told, though nothing else changes.
+    #[cfg(feature = "alerts")]
+    fn tell_ends(&mut self) {
+        if self.teller.is_due(self.desk.now()) {
+            self.write(Commit::default());
         }
     }
 

@@ -29,4 +29,7 @@ pub use error::StoreError;
 pub use open_parts::{ClosedPart, Cut, OpenParts, Part, PartLimits, Record};
 pub use part_name::{Date, PartName};
 pub use retention::{Removed, RemovedPart, Why};
-pub use state::{Commit, IncidentRow, PartitionState, RejectRow, RunSnapshot, StateStore, ToldChange};
+pub use state::{
+    AnnouncedRow, Commit, IncidentRow, NoticeRow, OutboxEdit, PartitionState, RejectRow, RunSnapshot, StateStore,
+    ToldChange,
+};

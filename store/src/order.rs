@@ -78,20 +78,28 @@ fn find_series(columns: &[&ColumnRows], row_count: usize) -> (Vec<Series>, Vec<u
     let mut known: HashMap<SeriesKey, u32, BuildNumberHasher> = HashMap::default();
     let mut series: Vec<Series> = Vec::new();
     let mut of_row = Vec::with_capacity(row_count);
-    let mut latest: Option<(SeriesKey, u32)> = None;
+    // Each step tells of the ranks in the order of the step before: the series that came next then is looked at first.
+    let mut told: Vec<(SeriesKey, u32)> = Vec::new();
+    let mut latest = 0;
     for row in 0..row_count {
         let mut key = [0; SERIES_COLUMNS_MAX];
         for (part, column) in key.iter_mut().zip(columns) {
             *part = column.key(row);
         }
-        let index = match latest {
-            Some((latest, index)) if latest == key => index,
+        let guess = told.get(latest as usize).map_or(0, |(_, next)| *next);
+        let index = match told.get(guess as usize) {
+            Some((known, _)) if *known == key => guess,
             _ => *known.entry(key).or_insert_with(|| {
                 series.push(Series { key: sorting(key, &places), group: 0, rows: 0 });
-                u32::try_from(series.len() - 1).expect("a part has fewer rows than a u32 counts")
+                let index = u32::try_from(series.len() - 1).expect("a part has fewer rows than a u32 counts");
+                told.push((key, index));
+                index
             }),
         };
-        latest = Some((key, index));
+        if let Some((_, next)) = told.get_mut(latest as usize) {
+            *next = index;
+        }
+        latest = index;
         series[index as usize].rows += 1;
         of_row.push(index);
     }

@@ -10,6 +10,10 @@ use redb::{Database, ReadOnlyDatabase, ReadableDatabase, ReadableTable, TableDef
 
 use crate::StoreError;
 
+mod outbox;
+
+pub use outbox::{AnnouncedRow, NoticeRow, OutboxEdit};
+
 /// Version of what is written here. A new one comes with a step in `prepare` that upgrades the one before.
 const VERSION: u64 = 1;
 
@@ -82,6 +86,8 @@ pub struct Commit {
     pub incidents: Vec<IncidentRow>,
     /// Records set aside since the last commit.
     pub rejects: Vec<RejectRow>,
+    /// What is to be told to whom.
+    pub outbox: OutboxEdit,
 }
 
 /// What is known of a partition.
@@ -216,6 +222,17 @@ impl StateStore {
             .collect()
     }
 
+    /// One incident as it stands, as JSON.
+    ///
+    /// # Errors
+    /// [`StoreError::State`]
+    pub fn incident(&self, id: &str) -> Result<Option<String>, StoreError> {
+        let transaction = self.reading()?;
+        let incidents = transaction.open_table(INCIDENTS).map_err(|error| self.failed("read", error))?;
+        let known = incidents.get(id).map_err(|error| self.failed("read", error))?;
+        Ok(known.map(|known| known.value().1.to_owned()))
+    }
+
     /// The changes of a run from a number on, as JSON, in order.
     ///
     /// # Errors
@@ -271,7 +288,7 @@ impl StateStore {
         for reject in &commit.rejects {
             rejects.insert((partition, reject.offset), reject.json.as_str())?;
         }
-        Ok(())
+        outbox::write(transaction, commit)
     }
 
     /// Makes the tables of a new state; upgrades an old one.
@@ -295,7 +312,7 @@ impl StateStore {
         transaction.open_table(INCIDENTS)?;
         transaction.open_table(CHANGES)?;
         transaction.open_table(REJECTS)?;
-        Ok(())
+        outbox::create(transaction)
     }
 
     fn check(&self, found: u64) -> Result<(), StoreError> {

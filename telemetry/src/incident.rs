@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attempt, Evidence, Kind, Onset, Rank, RunId, Severity, Step, Timestamp};
+use crate::{Attempt, Evidence, Hypothesis, Impact, Kind, Onset, Rank, RunId, Severity, Step, Timestamp};
 
 /// Identity of an incident: a hash of run, attempt, kind, suspects at its opening and its first step or time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -129,9 +129,15 @@ pub struct Incident {
     /// How many incidents this strong a week of such a run gives with nothing wrong; absent where a law was broken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub false_alarms_per_week: Option<f64>,
+    /// What may be behind it, the likeliest first; empty in one that became part of another.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hypotheses: Vec<Hypothesis>,
     /// Audit records before the onset in its scope, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<AuditChange>,
+    /// What it cost so far, where that can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub impact: Option<Impact>,
     /// Where to roll back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_good_checkpoint: Option<Checkpoint>,

@@ -3,6 +3,7 @@
 //! No input or output, no clock and no arithmetic beyond labels. Everything that crosses from one stage of the pipeline
 //! to the next is defined here, once.
 
+mod cause;
 mod collective;
 mod digest;
 mod event;
@@ -16,7 +17,9 @@ mod roster;
 mod run;
 mod table;
 mod verdict;
+mod working;
 
+pub use cause::{Cause, Hypothesis, Impact};
 pub use collective::{CollectiveCall, CollectiveEntry};
 pub use digest::{DigestEntry, DigestKind, DigestSet};
 pub use event::Event;
@@ -32,3 +35,4 @@ pub use roster::{Communicators, Placement, Role, Roster};
 pub use run::{Attempt, Rank, RunId, Step, Timestamp};
 pub use table::{Column, ColumnType, Table};
 pub use verdict::{Evidence, Onset, Phase, Suspect, Verdict};
+pub use working::{Figure, FigureValue, Working};

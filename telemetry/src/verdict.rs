@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attempt, Kind, Label, Metric, Rank, Severity, Step};
+use crate::{Attempt, Kind, Label, Metric, Rank, Severity, Step, Working};
 
 /// The numbers that convict.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub struct Evidence {
     /// In words, where the numbers are not numbers: two digests, two operations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// How it was worked out; no part of what is told or stored.
+    #[serde(skip)]
+    pub working: Working,
 }
 
 impl Evidence {
@@ -52,6 +55,7 @@ impl Evidence {
             high: None,
             log10_e: None,
             note: None,
+            working: Working::default(),
         }
     }
 }

@@ -162,7 +162,8 @@ impl Drop for Service {
     }
 }
 
-fn free_address() -> SocketAddr {
+/// A port of loopback that nobody uses.
+pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("loopback has free ports")
 }
 

@@ -50,6 +50,7 @@ use trainwarden_telemetry::{
 
 use self::series::{Finding, Series};
 use super::label_history::LabelHistory;
+use super::measured::measured;
 use super::open_case::OpenCase;
 use crate::budget::{self, Cadence};
 use crate::{Against, DetectError, Judge, Scene, Spec};
@@ -212,6 +213,7 @@ fn raise(finding: &Finding, reader: Reader, first: Label, told: Told<'_>) -> Ver
         low: Some(f64::from(finding.expected - finding.band)),
         high: Some(f64::from(finding.expected + finding.band)),
         log10_e: Some(finding.log10_e),
+        working: finding.working().after(measured((panel, told.row), finding.column, told.scene)),
         ..Evidence::new(SPEC.name, &panel.metric)
     };
     Verdict {

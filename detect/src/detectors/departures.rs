@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 use trainwarden_kernels::{Middle, quantile_in_place, tail_evidence};
-use trainwarden_telemetry::{Panel, Rank};
+use trainwarden_telemetry::{Panel, Rank, Working};
 
 use crate::Scene;
 use crate::series::push;
@@ -49,8 +49,33 @@ pub(crate) struct Departure {
     pub(crate) size: f32,
     /// The size that one in a hundred healthy cells reaches in this row; NaN while it is learned.
     pub(crate) q99: f32,
+    /// ... and one in ten.
+    pub(crate) q90: f32,
     pub(crate) log10_e: f64,
 }
+
+impl Departure {
+    /// How the evidence of the cell follows from what was measured.
+    pub(crate) fn working(&self) -> Working {
+        Working::new(&RULES)
+            .with("size", self.size)
+            .with("q90", self.q90)
+            .with("q99", self.q99)
+            .with("log10_e_of_row", self.log10_e)
+    }
+}
+
+/// How the evidence of a cell follows from its figures.
+const RULES: [&str; 5] = [
+    "size = value / peers_median - 1 - offset, or value - peers_median - offset for differences",
+    "offset = the rank's median of that in the first 32 rows; q90, q99 = scale x what 90 and 99 of 100 healthy \
+     sizes of those rows stayed below, in scales",
+    "scale = max(median spread of the last 16 rows, half of this row's, half of the typical one of the first 32); \
+     the spread of a row is the median size in it",
+    "e of a row = 0.5 (2 + (|size| - q99) / (q99 - q90)) + log10(0.5) where |size| > q99, else 0",
+    "log10_e = that of this row, or the sum over the rows that depart alike: of the last three for gradients, since it \
+     began for shifts",
+];
 
 /// Columns whose ranks are peers, and how far they are apart.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -154,15 +179,15 @@ impl Departures {
                     sizes[column] = size;
                 }
                 let size = size - self.offset[column];
-                cells.push(Departure { column, value, expected, size, q99: f32::NAN, log10_e: 0.0 });
+                cells.push(Departure { column, value, expected, size, q99: f32::NAN, q90: f32::NAN, log10_e: 0.0 });
             }
             let Some([q90, q99]) = group.tail else { continue };
             absolute.clear();
             absolute.extend(cells[begin..].iter().map(|cell| cell.size.abs()).filter(|size| size.is_finite()));
             let scale = group.scale(&mut absolute);
             for cell in &mut cells[begin..] {
-                cell.q99 = q99 * scale;
-                cell.log10_e = tail_evidence(cell.size.abs(), q90 * scale, cell.q99);
+                (cell.q90, cell.q99) = (q90 * scale, q99 * scale);
+                cell.log10_e = tail_evidence(cell.size.abs(), cell.q90, cell.q99);
             }
             let many = cells[begin..].iter().filter(|cell| cell.log10_e > 1.0).count();
             if many > (group.columns.len() / 4).max(1) {

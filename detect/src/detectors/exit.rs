@@ -58,7 +58,7 @@ fn signal_number(text: &str) -> Option<u8> {
 }
 
 /// The value after a name, without quotes; the name must stand by itself.
-fn field<'a>(detail: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(detail: &'a str, name: &str) -> Option<&'a str> {
     let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     let found = detail.match_indices(name).find(|(at, _)| {
         let before = detail[..*at].chars().next_back();

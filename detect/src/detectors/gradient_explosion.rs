@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use trainwarden_kernels::{Backend, MAD_TO_SIGMA, heavy_tail_log10_e};
 use trainwarden_telemetry::{
-    Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Severity, Step, Verdict,
+    Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Severity, Step, Verdict, Working,
 };
 
 use crate::series::{Recent, whole_run_value};
@@ -63,6 +63,14 @@ const ROWS_VERY_HIGH: u32 = 2;
 const CALM_ROWS: u32 = 2;
 /// Rows after which the new level is the normal one.
 const LASTING_ROWS: u32 = 100;
+
+/// How a verdict follows from its figures, which are natural logarithms.
+const RULES: [&str; 3] = [
+    "level = median of the logarithms of the last 32 rows in order before the first high one, then frozen",
+    "observed = e^peak; expected = e^level; high = 3 e^level",
+    "log10_e = sum over the rows above level + ln(3) / 2 of that of (log - level) / spread under Student's t with 4 \
+     degrees of freedom",
+];
 
 /// See the module's page.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -173,6 +181,12 @@ impl Excursion {
             expected: Some(level),
             high: Some(level * HIGH),
             log10_e: Some(self.log10_e),
+            working: Working::new(&RULES)
+                .with("level", self.level)
+                .with("spread", self.spread)
+                .with("peak", self.peak)
+                .with("high_rows", self.rows)
+                .with("very_high_rows", self.very_high_rows),
             ..Evidence::new(SPEC.name, &panel.metric)
         };
         Verdict {

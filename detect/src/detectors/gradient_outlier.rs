@@ -35,6 +35,7 @@ use trainwarden_telemetry::{
 };
 
 use super::departures::{Compare, Departure, Departures};
+use super::measured::measured;
 use super::open_case::OpenCase;
 use crate::budget::{self, Cadence};
 use crate::{Against, DetectError, Judge, Scene, Spec};
@@ -171,6 +172,7 @@ fn raise(panel: &Panel, row: usize, cell: &Departure, raising: Raising<'_>) -> V
             observed: Some(f64::from(cell.value)),
             expected: Some(f64::from(cell.expected)),
             log10_e,
+            working: cell.working().after(measured((panel, row), cell.column, raising.scene)),
             ..Evidence::new(SPEC.name, &panel.metric)
         }],
     }

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use trainwarden_kernels::Backend;
 use trainwarden_telemetry::{
     Attempt, CollectiveCall, Evidence, Kind, Label, Metric, Observation, Onset, Phase, Rank, Severity, Suspect,
-    Timestamp, Verdict,
+    Timestamp, Verdict, Working,
 };
 
 use super::waits::{Tally, Waits};
@@ -147,6 +147,15 @@ impl Told<'_> {
             observed: Some(call.entries.iter().filter(|entry| entry.end.is_some()).count() as f64),
             expected: Some((call.entries.len() + call.missing.len()) as f64),
             note: Some(format!("members that finished call {} before its deadline", call.seq)),
+            working: Working::new(&[
+                "observed = members that finished; expected = members that entered + those that did not",
+            ])
+            .with("call", call.seq)
+            .with("entered", call.entries.len())
+            .with("not_entered", call.missing.len())
+            .with("finished", call.entries.iter().filter(|entry| entry.end.is_some()).count())
+            .with("kept_open_s", call.deadline_ns.map_or(f64::NAN, |deadline| deadline as f64 / 1e9))
+            .with("ranks_waiting", self.waiting),
             ..Evidence::new(SPEC.name, &metric)
         };
         let of_rank = |(rank, tally): &(Rank, Tally)| {
@@ -158,11 +167,22 @@ impl Told<'_> {
                 step: call.step(),
                 rank: Some(*rank),
                 note: Some(format!("{}{exited}", note(tally))),
+                working: tally_working(tally),
                 ..Evidence::new(SPEC.name, &metric)
             }
         };
         std::iter::once(whole).chain(self.named.iter().map(of_rank)).collect()
     }
+}
+
+fn tally_working(tally: &Tally) -> Working {
+    Working::new(&["over all overdue calls: who is waited for, waits for nobody, or has not finished what others have"])
+        .with("waits_for_it", tally.blocks)
+        .with("waits_for_it_unheard", tally.blocks_weakly)
+        .with("its_waits", tally.waits)
+        .with("unfinished_where_others_finished", tally.lags)
+        .with("unfinished", tally.unfinished)
+        .with("device_state_of_few", tally.differs)
 }
 
 fn note(tally: &Tally) -> String {

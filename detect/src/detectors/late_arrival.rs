@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use trainwarden_kernels::{Backend, median_in_place, trial_evidence};
 use trainwarden_telemetry::{
     Attempt, CollectiveCall, Evidence, Kind, Label, Metric, Observation, Onset, Phase, Rank, Severity, Suspect,
-    Timestamp, Verdict,
+    Timestamp, Verdict, Working,
 };
 
 use super::open_case::OpenCase;
@@ -131,6 +131,18 @@ impl Member {
         let most = Severity::of_throughput_loss(cost + COST_ERRORS * error);
         Severity::of_throughput_loss(cost).max(most.min(Severity::Warning))
     }
+}
+
+/// In what part of the calls a member may be blamed with nothing wrong.
+fn null_share(member: &Member, members: usize) -> f64 {
+    let chance = 1.0 / members as f64;
+    let null = if member.calls <= LEARN_CALLS { chance } else { chance.max(member.usual_share + 0.1) };
+    null.min(0.9)
+}
+
+/// ... and in what part it is blamed that comes late.
+fn alternative_share(null: f64) -> f64 {
+    0.5 * (1.0 + null)
 }
 
 /// What a complete call says: each member's wait in nanoseconds, and its end.
@@ -230,10 +242,9 @@ impl Watched {
             member.usual_share = f64::from(member.blamed) / f64::from(member.calls);
         }
         let is_early = member.calls <= LEARN_CALLS;
-        let chance = 1.0 / count as f64;
-        let null = if is_early { chance } else { chance.max(member.usual_share + 0.1) }.min(0.9);
+        let null = null_share(member, count);
         let before = member.log_e;
-        member.log_e = (before + trial_evidence(hit, null, 0.5 * (1.0 + null))).clamp(0.0, 1e3);
+        member.log_e = (before + trial_evidence(hit, null, alternative_share(null))).clamp(0.0, 1e3);
         if before <= 0.0 || member.log_e <= 0.0 {
             (member.first, member.since) = (call.label, 0);
         }
@@ -335,11 +346,52 @@ fn late_rank(rank: Rank, member: &Member, usual: f64, call: &Call<'_>, case: u64
             high: Some(usual + COST_MIN),
             log10_e: Some(member.log_e * std::f64::consts::LOG10_E),
             note: Some("mean lateness over the time between calls".to_owned()),
+            working: late_working(rank, member, usual, call),
             ..Evidence::new(SPEC.name, &Metric::new(&call.call.comm))
         }],
         severity: member.severity(usual),
         ..spoken(Kind::SlowRank, member.cost.clamp(0.0, 1.0), member.first, call, case)
     }
+}
+
+/// How a late rank follows from its figures.
+const LATE_RULES: [&str; 5] = [
+    "wait = end - start of a member's part; lateness = median wait of the others - its own",
+    "pace = running mean of the time from call to call, with weight 1/16 and each gap held to twice the pace",
+    "observed = mean of lateness / pace, running with weight max(1/16, 1 / calls); expected = the plain mean of the \
+     first 64 calls, 0 before they are over",
+    "nats = sum over calls, never below 0, of ln(alternative / null) where it was blamed and \
+     ln((1 - alternative) / (1 - null)) where not",
+    "log10_e = nats / ln 10; found when log10_e >= threshold_log10_e and observed - expected >= 0.01",
+];
+/// How a slow link follows from its figures.
+const LINK_RULES: [&str; 3] = [
+    "transfer = least wait of the members of a call; usual_s = its median in the first 64 calls of that operation and size",
+    "a call is slow when transfer > 1.2 usual and nobody came later than transfer - usual; found after 32 in a row",
+    "observed = usual_s + excess_s / slow_calls; ratio = observed / usual_s; loss = excess_s / slow_calls / pace_s",
+];
+
+fn late_working(rank: Rank, member: &Member, usual: f64, call: &Call<'_>) -> Working {
+    let count = call.call.entries.len();
+    let waits = waits_of(call.call).map(|(waits, _)| waits).unwrap_or_default();
+    let own = waits.iter().find(|(other, _)| *other == rank).map_or(f64::NAN, |(_, wait)| *wait);
+    let late = lateness_of(&waits).into_iter().find(|(other, _)| *other == rank).map_or(f64::NAN, |(_, late)| late);
+    let null = null_share(member, count);
+    let threshold = call.scene.budget.log10_e(&budget::LATE_ARRIVAL, count, Some(call.pace_ns / 1e9));
+    Working::new(&LATE_RULES)
+        .with("call", call.call.seq)
+        .with("members", count)
+        .with("wait_s", own / 1e9)
+        .with("lateness_s", late / 1e9)
+        .with("pace_s", call.pace_ns / 1e9)
+        .with("calls", member.calls)
+        .with("usual", usual)
+        .with("usual_share_of_blame", member.usual_share)
+        .with("null", null)
+        .with("alternative", alternative_share(null))
+        .with("calls_since", member.since)
+        .with("nats", member.log_e)
+        .with("threshold_log10_e", threshold)
 }
 
 fn slow_link(shape: &Shape, usual: f64, loss: f64, call: &Call<'_>, case: u64) -> Verdict {
@@ -353,6 +405,13 @@ fn slow_link(shape: &Shape, usual: f64, loss: f64, call: &Call<'_>, case: u64) -
             expected: Some(usual / 1e9),
             high: Some(LINK_RATIO * usual / 1e9),
             note: Some(format!("seconds of the shortest part in {} calls in a row", shape.slow_calls)),
+            working: Working::new(&LINK_RULES)
+                .with("usual_s", usual / 1e9)
+                .with("slow_calls", shape.slow_calls)
+                .with("excess_s", shape.excess_ns / 1e9)
+                .with("ratio", ratio)
+                .with("pace_s", call.pace_ns / 1e9)
+                .with("loss", loss),
             ..Evidence::new(SPEC.name, &Metric::new(comm))
         }],
         ..spoken(Kind::SlowLink, loss, shape.first, call, case)

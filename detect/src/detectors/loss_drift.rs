@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use trainwarden_kernels::{Backend, heavy_tail_log10_e, median};
 use trainwarden_telemetry::{
-    Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Severity, Step, Verdict,
+    Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Severity, Step, Verdict, Working,
 };
 
 use crate::detectors::loss_excursion::is_loss;
@@ -55,6 +55,13 @@ const NOISE_MULTIPLE: f64 = 12.0;
 const MEDIAN_ERROR: f64 = 1.2533;
 /// Rows for which it must hold: longer than a spike of a hundred rows, which lifts the level for as long as it lasts.
 const LASTING_ROWS: u32 = 128;
+
+/// How a drift follows from its figures.
+const RULES: [&str; 3] = [
+    "level = median of the last 64 rows; best_level = the lowest it has been; rise = level - best_level",
+    "threshold = max(0.1 |best_level|, 12 errors); error = 1.2533 noise / sqrt(64); held for 128 rows",
+    "log10_e is that of rise / error under Student's t with 4 degrees of freedom",
+];
 
 /// See the module's page.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -153,6 +160,11 @@ impl Found {
             expected: Some(best.level),
             high: Some(best.level + self.threshold),
             log10_e: Some(self.log10_e),
+            working: Working::new(&RULES)
+                .with("level", level)
+                .with("best_level", best.level)
+                .with("rise", level - best.level)
+                .with("threshold", self.threshold),
             ..Evidence::new(SPEC.name, &panel.metric)
         };
         let onset = match (best.at.step, self.first.step) {

@@ -36,7 +36,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use trainwarden_kernels::{Backend, heavy_tail_log10_e, median};
 use trainwarden_telemetry::{
-    Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Severity, Step, Verdict,
+    Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Severity, Step, Verdict, Working,
 };
 
 use crate::series::{Expected, Recent, whole_run_value};
@@ -89,6 +89,16 @@ const DRIFT_FRACTION: f64 = 0.6;
 const LASTING_ROWS: u32 = 200;
 /// Rows below half the threshold that end an excursion.
 const CALM_ROWS: u32 = 2;
+
+/// How a verdict follows from its figures.
+const RULES: [&str; 4] = [
+    "level = the lower of the medians of the last 9 and the last 5 rows in order before the first high one, then frozen",
+    "noise = 1.4826 / sqrt(2) x the median size of the last 128 differences between neighbouring rows in order",
+    "threshold = max(7 noise, 0.06 |level|); max(10 noise, 0.2 |level|) with fewer than 8 differences; \
+     low, high = level -+ threshold; a row is high when value - level > threshold",
+    "log10_e = sum over the high rows of e((value - level) / max(noise, threshold / 10)), with \
+     e(z) = max(0, log10(0.5 / sqrt(p))), p = (1 - u)^2 (2 + u) / 4, u = z / sqrt(z^2 + 4)",
+];
 
 /// See the module's page.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -318,6 +328,7 @@ impl Excursion {
             low: Some(self.level - self.threshold),
             high: Some(self.level + self.threshold),
             log10_e: Some(self.log10_e),
+            working: self.working(),
             ..Evidence::new(SPEC.name, &panel.metric)
         };
         Verdict {
@@ -335,6 +346,18 @@ impl Excursion {
             summary,
             evidence: vec![evidence],
         }
+    }
+
+    fn working(&self) -> Working {
+        Working::new(&RULES)
+            .with("level", self.level)
+            .with("noise", self.noise)
+            .with("threshold", self.threshold)
+            .with("peak", self.peak)
+            .with("steps_a_row", self.interval)
+            .with("rows", self.rows)
+            .with("high_rows", self.high_rows)
+            .with("last_rows", self.tail.clone())
     }
 
     fn batch_summary(&self, panel: &Panel) -> String {

@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use trainwarden_kernels::{Backend, MAD_TO_SIGMA, heavy_tail_log10_e, mad, median};
 use trainwarden_telemetry::{
-    Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Severity, Verdict,
+    Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Severity, Verdict, Working,
 };
 
 use crate::detectors::loss_excursion::is_loss;
@@ -55,6 +55,12 @@ pub(crate) const LEVEL_FRACTION: f64 = 0.2;
 const EXTREME_RATIO: f64 = 1.5;
 /// A metric that never moves has at least this noise, as a part of its level.
 pub(crate) const NOISE_FRACTION_MIN: f64 = 1e-3;
+
+/// How an outlier follows from its figures.
+const RULES: [&str; 2] = [
+    "level = median of the last 16 rows; low, high = level -+ 12 noise",
+    "log10_e is that of |value - level| / noise under Student's t with 4 degrees of freedom",
+];
 
 /// See the module's page.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -125,6 +131,7 @@ impl Found {
             low: Some(level - NOISE_MULTIPLE * self.noise),
             high: Some(level + NOISE_MULTIPLE * self.noise),
             log10_e: Some(heavy_tail_log10_e((value - level).abs() / self.noise)),
+            working: Working::new(&RULES).with("value", value).with("level", level).with("noise", self.noise),
             ..Evidence::new(SPEC.name, &panel.metric)
         };
         let at = label.step.map_or(String::new(), |step| format!(" at {step}"));

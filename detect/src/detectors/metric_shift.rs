@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use trainwarden_kernels::{Backend, MAD_TO_SIGMA, heavy_tail_log10_e, mad, median};
 use trainwarden_telemetry::{
-    Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Severity, Step, Verdict,
+    Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Severity, Step, Verdict, Working,
 };
 
 use crate::detectors::metric_outlier::{LEVEL_FRACTION, NOISE_FRACTION_MIN, ROWS_MIN, WINDOW_ROWS, is_unknown};
@@ -55,6 +55,13 @@ const SPREAD_MULTIPLE: f64 = 2.0;
 const CLEARED_FRACTION: f64 = 1.0 / 3.0;
 /// A case that grew by so much is told again.
 const GROWN: f64 = 1.5;
+
+/// How a shift follows from its figures.
+const RULES: [&str; 3] = [
+    "observed = level + shift; expected = level; a level is a median of rows",
+    "low, high = level -+ limit, the larger of 10 noise, twice the farthest the level has come, and a part of the level",
+    "log10_e is that of |shift| / noise under Student's t with 4 degrees of freedom",
+];
 
 /// See the module's page.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -165,6 +172,7 @@ impl Series {
         open.shift = shift;
         open.verdict.phase = Phase::Updated;
         open.verdict.evidence[0].observed = Some(recent);
+        open.verdict.evidence[0].working = Working::new(&RULES[..1]).with("level", open.level).with("shift", shift);
         open.verdict.evidence[0].step = label.step;
         open.verdict.summary = summary(panel, open.level, recent, open.verdict.onset);
         Some(open.verdict.clone())
@@ -191,6 +199,11 @@ impl Found {
             low: Some(level - limit),
             high: Some(level + limit),
             log10_e: Some(heavy_tail_log10_e(shift.abs() / self.noise)),
+            working: Working::new(&RULES)
+                .with("level", level)
+                .with("shift", shift)
+                .with("limit", limit)
+                .with("noise", self.noise),
             ..Evidence::new(SPEC.name, &panel.metric)
         };
         Verdict {

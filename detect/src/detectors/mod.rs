@@ -23,6 +23,7 @@ pub(crate) mod late_arrival;
 pub(crate) mod lineage_break;
 pub(crate) mod loss_drift;
 pub(crate) mod loss_excursion;
+pub(crate) mod measured;
 pub(crate) mod metric_outlier;
 pub(crate) mod metric_shift;
 pub(crate) mod moved_weights;

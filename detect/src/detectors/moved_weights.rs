@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use trainwarden_kernels::Backend;
 use trainwarden_telemetry::{
     Attempt, DigestEntry, DigestKind, DigestSet, Evidence, Kind, Label, Observation, Rank, Severity, Step, Verdict,
+    Working,
 };
 
 use super::breach::{Breach, Breaches, Break, SUSPECTS_MAX, note, short};
@@ -180,7 +181,12 @@ impl MovedWeights {
 fn evidence(name: &str, step: Option<Step>, moved: &[&Pair<'_>]) -> Vec<Evidence> {
     let words = moved.iter().take(SUSPECTS_MAX).map(|pair| {
         let said = format!("began with {}, ended the step before with {}", short(pair.begun), short(pair.ended));
-        note(SPEC.name, name, (step, pair.rank), said)
+        let working =
+            Working::new(&["weights move by the optimizer alone: those of a step begin as the step before ended"])
+                .with("digest_ended", pair.ended)
+                .with("digest_begun", pair.begun)
+                .with("ranks_moved", moved.len());
+        Evidence { working, ..note(SPEC.name, name, (step, pair.rank), said) }
     });
     words.collect()
 }

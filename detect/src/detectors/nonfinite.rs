@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use trainwarden_kernels::Backend;
 use trainwarden_telemetry::{
-    Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Severity, Step, Suspect, Verdict,
+    Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Severity, Step, Suspect, Verdict, Working,
 };
 
 use crate::{Against, DetectError, Judge, Scene, Spec};
@@ -110,6 +110,10 @@ fn raise(panel: &Panel, row: usize, bad: &[usize], raising: Raising<'_>) -> Verd
         step: label.step,
         rank: panel.rank(*column),
         note: Some(format!("logged {}", panel.values[[row, *column]])),
+        working: Working::new(&["a logged value is finite; one that is not convicts by itself"])
+            .with("value", panel.values[[row, *column]])
+            .with("cells", present)
+            .with("cells_not_finite", bad.len()),
         ..Evidence::new(SPEC.name, &panel.metric)
     });
     let who = match suspects.as_slice() {

@@ -35,6 +35,7 @@ use trainwarden_telemetry::{
 };
 
 use super::departures::{Compare, Departure, Departures};
+use super::measured::measured;
 use super::open_case::OpenCase;
 use super::{data_shift::is_local_loss, gradient_outlier::is_gradient, straggler::is_own_work};
 use crate::budget::{self, Cadence};
@@ -210,6 +211,7 @@ fn raise(panel: &Panel, row: usize, cell: &Departure, raising: Raising<'_>) -> V
             observed: Some(f64::from(cell.value)),
             expected: Some(f64::from(cell.expected)),
             log10_e: Some(raising.log10_e),
+            working: cell.working().after(measured((panel, row), cell.column, raising.scene)),
             ..Evidence::new(SPEC.name, &panel.metric)
         }],
     }

@@ -1,16 +1,19 @@
 //! Finds stretches of one metric that were seen before, in bounded memory.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use trainwarden_telemetry::{Label, Panel, Rank};
 
 /// Values hashed together; long enough that full-precision noise convicts by one window.
 pub(crate) const WINDOW: usize = 16;
-/// One window in so many is kept and looked up, chosen by its content.
+/// One window in so many is kept and looked up, chosen by its content; fewer where there are many series.
 pub(crate) const ANCHOR_EVERY: u64 = 16;
-/// Rows a kept window is remembered: two kilobytes a rank.
+/// Rows a kept window is remembered.
 pub(crate) const HISTORY_ROWS: u64 = 1_024;
+/// Windows kept of all series together, about: eight megabytes a metric, however many ranks have it.
+const ANCHORS_MAX: u64 = 1 << 17;
 /// Bits of noise that must agree beyond what the number of comparisons explains.
 pub(crate) const BITS_MIN: f64 = 64.0;
 /// Rows in which a series moved after which it is known to be noisy or not.
@@ -73,18 +76,50 @@ struct Run {
     was_alone: bool,
 }
 
+/// A window that is kept.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Anchor {
+    hash: u64,
+    row: u64,
+    column: u32,
+}
+
 /// Series of one metric and their kept windows.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Kept")]
 pub(crate) struct Repeats {
     row: u64,
     ranks: Vec<Rank>,
     series: Vec<Series>,
     labels: VecDeque<Label>,
-    anchors: BTreeMap<u64, (u32, u64)>,
-    order: VecDeque<(u64, u64)>,
+    /// In the order of their rows.
+    anchors: VecDeque<Anchor>,
+    /// The newest anchor of each hash: column and row.
+    #[serde(skip)]
+    newest: FxHashMap<u64, (u32, u64)>,
     /// Neighbouring columns that were equal in a row, and all compared.
     equal_neighbours: u64,
     neighbours: u64,
+}
+
+/// What of [`Repeats`] is written, field by field; the rest follows from it.
+#[derive(Deserialize)]
+struct Kept {
+    row: u64,
+    ranks: Vec<Rank>,
+    series: Vec<Series>,
+    labels: VecDeque<Label>,
+    anchors: VecDeque<Anchor>,
+    equal_neighbours: u64,
+    neighbours: u64,
+}
+
+impl From<Kept> for Repeats {
+    fn from(kept: Kept) -> Self {
+        let Kept { row, ranks, series, labels, anchors, equal_neighbours, neighbours } = kept;
+        let newest = anchors.iter().map(|anchor| (anchor.hash, (anchor.column, anchor.row))).collect();
+        Self { row, ranks, series, labels, anchors, newest, equal_neighbours, neighbours }
+    }
 }
 
 impl Repeats {
@@ -105,15 +140,17 @@ impl Repeats {
         self.labels.push_back(panel.labels[row]);
         let mut found = Vec::new();
         let mut before: Option<f32> = None;
-        for column in 0..self.series.len() {
-            let value = panel.value(row, column).filter(|value| value.is_finite());
+        let anchor_every = anchor_every(self.series.len());
+        let cells = panel.values.row(row).into_iter().zip(panel.present.row(row));
+        for (column, (value, is_present)) in cells.enumerate() {
+            let value = Some(*value).filter(|value| *is_present && value.is_finite());
             if let (Some(value), Some(before)) = (value, before) {
                 self.neighbours += 1;
                 self.equal_neighbours += u64::from(value.to_bits() == before.to_bits());
             }
             before = value;
             match value {
-                Some(value) => found.extend(self.take(column, value)),
+                Some(value) => found.extend(self.take(column, value, anchor_every)),
                 None => self.series[column].run = None,
             }
         }
@@ -121,10 +158,12 @@ impl Repeats {
     }
 
     fn forget(&mut self) {
-        while self.order.front().is_some_and(|(row, _)| row + HISTORY_ROWS < self.row) {
-            let Some((row, hash)) = self.order.pop_front() else { return };
-            if self.anchors.get(&hash).is_some_and(|(_, last)| *last == row) {
-                self.anchors.remove(&hash);
+        while let Some(Anchor { hash, row, .. }) = self.anchors.front().copied()
+            && row + HISTORY_ROWS < self.row
+        {
+            self.anchors.pop_front();
+            if self.newest.get(&hash).is_some_and(|(_, last)| *last == row) {
+                self.newest.remove(&hash);
             }
         }
         if self.labels.len() as u64 == HISTORY_ROWS {
@@ -132,7 +171,7 @@ impl Repeats {
         }
     }
 
-    fn take(&mut self, column: usize, value: f32) -> Option<Found> {
+    fn take(&mut self, column: usize, value: f32, anchor_every: u64) -> Option<Found> {
         let series = &mut self.series[column];
         series.push(value);
         if !series.is_noisy() {
@@ -144,11 +183,11 @@ impl Repeats {
         let series = &self.series[column];
         let hash = mix(series.hash);
         // While a value stands still every window is the same, which says nothing of the past.
-        if !hash.is_multiple_of(ANCHOR_EVERY) || series.still as usize >= WINDOW / 2 {
+        if hash & (anchor_every - 1) != 0 || series.still as usize >= WINDOW / 2 {
             return None;
         }
-        let known = self.anchors.insert(hash, (column as u32, self.row));
-        self.order.push_back((self.row, hash));
+        let known = self.newest.insert(hash, (column as u32, self.row));
+        self.anchors.push_back(Anchor { hash, row: self.row, column: column as u32 });
         let run = known.and_then(|known| self.extend(column, known));
         let series = &mut self.series[column];
         series.run = run;
@@ -186,7 +225,7 @@ impl Repeats {
             false => series.repeat_probability().max(of_neighbours),
         };
         let bits = run.covered as f64 * -probability.log2();
-        let bits_needed = BITS_MIN + 2.0 * (self.order.len().max(1) as f64).log2();
+        let bits_needed = BITS_MIN + 2.0 * (self.anchors.len().max(1) as f64).log2();
         let source = self.ranks.get(run.column as usize).copied();
         let first = self.label(run.first);
         let found = Found {
@@ -243,9 +282,9 @@ impl Series {
             self.equal_window = self.equal_window.saturating_add(equal);
         }
         let leaving = if self.rows as usize >= WINDOW { mix(u64::from(self.ring[at])) } else { 0 };
-        let weight = BASE.wrapping_pow(WINDOW as u32);
+        const WEIGHT: u64 = BASE.wrapping_pow(WINDOW as u32);
         self.hash = self.hash.wrapping_mul(BASE).wrapping_add(mix(u64::from(bits)));
-        self.hash = self.hash.wrapping_sub(leaving.wrapping_mul(weight));
+        self.hash = self.hash.wrapping_sub(leaving.wrapping_mul(WEIGHT));
         self.ring[at] = bits;
         self.rows = self.rows.saturating_add(1);
         self.whole_numbers += u32::from(value.fract() == 0.0);
@@ -278,9 +317,28 @@ impl Series {
     }
 }
 
+/// One window in how many is kept of each of so many series: a power of two.
+fn anchor_every(series: usize) -> u64 {
+    let for_all = (series as u64 * HISTORY_ROWS).div_ceil(ANCHORS_MAX);
+    ANCHOR_EVERY.max(for_all.next_power_of_two())
+}
+
 /// Spreads the bits of a word (the finaliser of splitmix64).
 fn mix(word: u64) -> u64 {
     let word = (word.wrapping_add(BASE) ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     word ^ (word >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_series_share_the_room_that_windows_have() {
+        for (series, every) in [(1, 16), (2_048, 16), (2_049, 32), (8_192, 64), (100_000, 1_024)] {
+            assert_eq!(anchor_every(series), every, "of {series} series");
+            assert!(series as u64 * HISTORY_ROWS / every <= ANCHORS_MAX);
+        }
+    }
 }

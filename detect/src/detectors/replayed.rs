@@ -9,9 +9,9 @@
 //!
 //! # How it decides
 //! By law: noise does not repeat. Windows of `WINDOW` values are hashed; those whose hash picks them (one in
-//! `ANCHOR_EVERY`, the same for equal content) are kept for `HISTORY_ROWS` rows and looked up. Matches of one distance
-//! in a row add up: their length times the bits a value carries must exceed `BITS_MIN` and the logarithm of the windows
-//! compared. The bits come from how often a value of the series equals one of the 16 before it, and of the next rank,
+//! `ANCHOR_EVERY`, in more where over 2,048 ranks share the room; the same for equal content) are kept for
+//! `HISTORY_ROWS` rows and looked up. Matches of one distance in a row add up: their length times the bits a value
+//! carries must exceed `BITS_MIN` and the logarithm of the windows compared. The bits come from how often a value of the series equals one of the 16 before it, and of the next rank,
 //! so quantised values carry few. Frozen: the same with how often a value equals the one before, and strictly inside
 //! the range seen. Only noisy series are judged: they turn often and are not whole numbers, so schedules and counters
 //! are quiet. A copy in the same row counts when the series mostly equalled none before. Attempts are never compared,
@@ -40,7 +40,7 @@ use crate::{Against, DetectError, Judge, Scene, Spec};
 
 const SPEC: Spec =
     Spec { name: "replayed", against: Against::Law, watches: &["samples: every noisy metric"], kinds: &[Kind::Replay] };
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Rows without a match that end a case.
 const CLEAR_ROWS: u64 = 64;

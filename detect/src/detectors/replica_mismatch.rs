@@ -34,7 +34,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use trainwarden_kernels::{Backend, Vote, vote};
 use trainwarden_telemetry::{
-    Attempt, DigestKind, DigestSet, Evidence, Kind, Observation, Rank, Role, Severity, Step, Verdict,
+    Attempt, DigestKind, DigestSet, Evidence, Kind, Observation, Rank, Role, Severity, Step, Verdict, Working,
 };
 
 use super::breach::{Breach, Breaches, Break, SUSPECTS_MAX, note, short};
@@ -95,7 +95,13 @@ fn evidence(set: &DigestSet, members: &Members<'_>, minority: &[usize]) -> Vec<E
         let (rank, digest) = members[*index];
         let agreeing = total - minority.len();
         let said = format!("{}, while {agreeing} of {total} ranks have {}", short(digest), short(majority));
-        note(SPEC.name, &set.name, (set.label.step, Some(rank)), said)
+        let working = Working::new(&["replicas hold equal bits; the digest of more than half of them is right"])
+            .with("kind", set.kind.as_str())
+            .with("digest", digest)
+            .with("majority_digest", majority)
+            .with("ranks_with_majority_digest", agreeing)
+            .with("ranks_compared", total);
+        Evidence { working, ..note(SPEC.name, &set.name, (set.label.step, Some(rank)), said) }
     };
     if !minority.is_empty() {
         return minority.iter().take(SUSPECTS_MAX).map(against).collect();
@@ -103,7 +109,13 @@ fn evidence(set: &DigestSet, members: &Members<'_>, minority: &[usize]) -> Vec<E
     let mut holders: BTreeMap<&str, usize> = BTreeMap::new();
     members.iter().for_each(|(_, digest)| *holders.entry(digest).or_default() += 1);
     let words = holders.into_iter().take(SUSPECTS_MAX).map(|(digest, count)| {
-        note(SPEC.name, &set.name, (set.label.step, None), format!("{count} of {total} ranks have {}", short(digest)))
+        let said = format!("{count} of {total} ranks have {}", short(digest));
+        let working = Working::new(&["replicas hold equal bits; no digest is that of more than half of them"])
+            .with("kind", set.kind.as_str())
+            .with("digest", digest)
+            .with("ranks_with_digest", count)
+            .with("ranks_compared", total);
+        Evidence { working, ..note(SPEC.name, &set.name, (set.label.step, None), said) }
     });
     words.collect()
 }

@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use trainwarden_kernels::{Backend, heavy_tail_log10_e, median};
 use trainwarden_telemetry::{
-    Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Severity, Step, Verdict,
+    Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Severity, Step, Verdict, Working,
 };
 
 use crate::detectors::run_slowdown::is_paused;
@@ -221,6 +221,10 @@ impl Found {
             expected: Some(0.0),
             high: Some(self.limit),
             log10_e: Some(heavy_tail_log10_e(LONG_RATIO * self.pauses as f64)),
+            working: Working::new(&["observed = cost, the part of the time that pauses took; high = limit"])
+                .with("pauses", self.pauses as u64)
+                .with("cost", self.cost)
+                .with("limit", self.limit),
             note: Some("fraction of the time that pauses took".to_owned()),
             ..Evidence::new(SPEC.name, &metric)
         };

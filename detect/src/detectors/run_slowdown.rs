@@ -38,6 +38,7 @@ use serde::{Deserialize, Serialize};
 use trainwarden_kernels::{Backend, heavy_tail_log10_e};
 use trainwarden_telemetry::{
     Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Severity, Step, Timestamp, Verdict,
+    Working,
 };
 
 use crate::detectors::work::{Cost, Work};
@@ -334,6 +335,7 @@ impl Series {
         open.verdict.severity = severity(shift).max(open.verdict.severity);
         open.verdict.summary = summary(shift, open.verdict.onset);
         open.verdict.evidence[0].observed = Some(level.exp());
+        open.verdict.evidence[0].working = working(open.reference, shift);
         open.verdict.evidence[0].step = label.step;
         open.verdict.phase = Phase::Updated;
         Some(open.verdict.clone())
@@ -353,6 +355,17 @@ fn severity(shift: f64) -> Severity {
     Severity::of_throughput_loss(1.0 - (-shift).exp())
 }
 
+/// How a level follows from what was measured: logarithms of seconds, or of seconds a unit of work.
+fn working(reference: f64, shift: f64) -> Working {
+    const RULES: [&str; 3] = [
+        "a level is the mean of the middle half of the logarithms of the rows: the last 16, and up to 64 before them",
+        "shift = level now - reference; observed = e^(reference + shift); expected = e^reference; \
+         high = e^(reference + threshold)",
+        "log10_e is that of shift / threshold x the noise multiple under Student's t with 4 degrees of freedom",
+    ];
+    Working::new(&RULES).with("reference", reference).with("shift", shift).with("loss", 1.0 - (-shift).exp())
+}
+
 fn summary(shift: f64, onset: Option<Onset>) -> String {
     let since = onset.map_or(String::new(), |onset| format!(" since {}", onset.step));
     format!("steps of the whole run take {:.0} % longer{since}", 100.0 * (shift.exp() - 1.0))
@@ -368,6 +381,7 @@ impl Found {
             expected: Some(self.reference.exp()),
             high: Some((self.reference + self.threshold).exp()),
             log10_e: Some(heavy_tail_log10_e(NOISE_MULTIPLE * self.shift / self.threshold)),
+            working: working(self.reference, self.shift).with("threshold", self.threshold),
             ..Evidence::new(SPEC.name, &metric)
         };
         let crept = if self.is_creep { "; it crept up" } else { "" };

@@ -110,13 +110,14 @@ impl Silence {
 
     /// Index in `ranks` of each column; unknown ranks are let in.
     fn indices(&mut self, panel: &Panel) -> Vec<usize> {
-        if self.ranks[..] != panel.ranks[..] {
-            for rank in panel.ranks.iter() {
-                if let Err(at) = self.ranks.binary_search(rank) {
-                    self.ranks.insert(at, *rank);
-                    self.heard.insert(at, Label::default());
-                    self.metrics.values_mut().for_each(|habits| habits.insert(at, Habit::default()));
-                }
+        if self.ranks[..] == panel.ranks[..] {
+            return (0..self.ranks.len()).collect();
+        }
+        for rank in panel.ranks.iter() {
+            if let Err(at) = self.ranks.binary_search(rank) {
+                self.ranks.insert(at, *rank);
+                self.heard.insert(at, Label::default());
+                self.metrics.values_mut().for_each(|habits| habits.insert(at, Habit::default()));
             }
         }
         let index = |rank| self.ranks.binary_search(rank).expect("every rank of the panel was let in");
@@ -157,9 +158,9 @@ impl Silence {
         let is_witnessed = present * 2 >= panel.ranks.len().saturating_sub(1) && present > 0 && !in_pause;
         let habits = self.metrics.get_mut(&panel.metric).expect("the metric was let in");
         let mut convicted = Vec::new();
-        for (column, &index) in indices.iter().enumerate() {
+        for (column, (&index, &is_present)) in indices.iter().zip(panel.present.row(row)).enumerate() {
             let habit = &mut habits[index];
-            if panel.present[[row, column]] {
+            if is_present {
                 habit.rows = habit.rows.saturating_add(1);
                 habit.missed = habit.missed.saturating_add(habit.absent.min(1));
                 habit.absent = 0;

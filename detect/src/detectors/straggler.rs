@@ -57,6 +57,7 @@ use trainwarden_telemetry::{
 };
 
 use super::label_history::LabelHistory;
+use super::measured::measured;
 use crate::budget::{self, Cadence};
 use crate::{Against, DetectError, Judge, Scene, Spec};
 use series::{Finding, Series, TOLERANCE};
@@ -152,6 +153,9 @@ impl Watched {
                 case.said.severity = severity.max(case.said.severity);
                 case.members.iter_mut().for_each(|(rank, ratio)| *ratio = ratio.max(now(rank)));
                 case.said.evidence[0].observed = Some(f64::from(worst));
+                let slowest = case.members.iter().map(|(rank, _)| *rank).find(|rank| now(rank) == worst);
+                case.said.evidence[0].working =
+                    slowest.as_ref().and_then(place).map(|column| series.working_now(column)).unwrap_or_default();
                 case.said.evidence[0].step = label.step;
                 verdicts.push(Verdict { phase: Phase::Updated, last: label, ..case.said.clone() });
             }
@@ -189,6 +193,7 @@ impl Loss {
 /// What the words of one verdict are made of.
 struct Row<'a> {
     panel: &'a Panel,
+    index: usize,
     label: Label,
     scene: &'a Scene,
     share: f64,
@@ -218,7 +223,7 @@ impl Straggler {
         }
         let elsewhere = self.elsewhere(panel, &findings);
         let Some(watched) = self.metrics.get_mut(&(panel.attempt, panel.metric.clone())) else { return verdicts };
-        let place = Row { panel, label, scene, share, elsewhere };
+        let place = Row { panel, index: row, label, scene, share, elsewhere };
         for finding in findings {
             let verdict = report(watched, &finding, &place, self.cases);
             // A rank of a node in the same row joins the verdict of that row; the later, fuller one replaces it.
@@ -285,6 +290,7 @@ fn report(watched: &mut Watched, finding: &Finding, row: &Row<'_>, next_case: u6
         low: Some(f64::from(1.0 - finding.band)),
         high: Some(f64::from(1.0 + finding.band)),
         log10_e: Some(finding.log10_e),
+        working: finding.working().after(measured((row.panel, row.index), finding.column, row.scene)),
         ..Evidence::new(SPEC.name, &row.panel.metric)
     };
     let own = Loss { part: row.share * loss_of(finding.ratio), error: row.share * f64::from(finding.error) };

@@ -49,12 +49,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use trainwarden_kernels::Backend;
-use trainwarden_telemetry::{Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Rank, Verdict};
+use trainwarden_telemetry::{
+    Attempt, Evidence, Kind, Label, Metric, Observation, Onset, Panel, Phase, Rank, Verdict, Working,
+};
 
 use self::context::{Context, Newest};
 use self::waves::{Member, Told, Waves};
 use self::whole_run::WholeRun;
 use super::label_history::LabelHistory;
+use super::measured::measured;
 use super::straggler::series::{Finding, Series};
 use crate::budget::{self, Cadence};
 use crate::{Against, DetectError, Judge, Scene, Spec};
@@ -182,6 +185,15 @@ fn pooled(groups: Vec<Vec<usize>>) -> Vec<Vec<usize>> {
     groups
 }
 
+/// A clock is judged by its period, so that lower is more.
+fn clock_working(finding: &Finding) -> Working {
+    let period = Working::new(&[
+        "the rules below read 1 / clock in the place of value, since a lower clock takes longer",
+        "expected = observed x ratio; low = expected / (1 + tolerance); loss = 1 - 1 / ratio",
+    ]);
+    finding.working().after(period).with("loss", loss_of(finding.ratio))
+}
+
 impl Throttle {
     fn judge_clock(&mut self, panel: &Panel, row: usize, scene: &Scene) -> Vec<Verdict> {
         let context = self.contexts.entry(panel.attempt).or_default();
@@ -203,6 +215,7 @@ impl Throttle {
                 low: Some(expected / f64::from(1.0 + finding.band)),
                 log10_e: Some(finding.log10_e),
                 note: context.words(rank),
+                working: clock_working(&finding).after(measured((panel, row), finding.column, scene)),
                 ..Evidence::new(SPEC.name, &panel.metric)
             };
             let onset = watched.onset(&finding);

@@ -307,3 +307,71 @@ fn effects_that_take_long_to_be_seen_join_their_cause_while_it_lasts() {
         assert_eq!(kinds(&changes), [(ChangeKind::Opened, effect)], "{effect} after it");
     }
 }
+
+fn step_times(steps: std::ops::Range<u64>, seconds: f32) -> Vec<Observation> {
+    let panel = |step| trainwarden_telemetry::Panel {
+        attempt: Attempt(0),
+        metric: Metric::new("step_time_s"),
+        labels: vec![at(step)],
+        ranks: (0..4).map(Rank).collect(),
+        values: ndarray::Array2::from_elem((1, 4), seconds),
+        present: ndarray::Array2::from_elem((1, 4), true),
+        clocks: ndarray::Array2::from_elem((1, 4), i64::MIN),
+        deadline_ns: None,
+    };
+    steps.map(|step| Observation::Panel(panel(step))).collect()
+}
+
+fn lost(correlator: &Correlator) -> Vec<Option<u64>> {
+    correlator.incidents().map(|incident| incident.impact.as_ref().map(|impact| impact.gpu_seconds_lost)).collect()
+}
+
+#[test]
+fn what_an_open_incident_cost_grows_with_each_step_and_of_one_that_is_over_no_more() {
+    let mut correlator = Correlator::new(RunId::new("r"));
+    let observe = |correlator: &mut Correlator, steps| {
+        step_times(steps, 1.0).iter().for_each(|seen| assert_eq!(correlator.observe(seen), [], "no change of its own"));
+    };
+    observe(&mut correlator, 0..100);
+    let spoilt = verdict(Kind::DataShift, &[3], 90);
+    let opened = correlator.take(&spoilt);
+    let cost = |change: &Change| change.incident.impact.as_ref().map(|impact| impact.gpu_seconds_lost);
+    assert_eq!(cost(&opened[0]), Some(40), "steps 90 to 99 of four ranks");
+    observe(&mut correlator, 100..120);
+    assert_eq!(lost(&correlator), [Some(120)]);
+    let cleared = correlator.take(&Verdict { phase: Phase::Cleared, last: at(115), ..spoilt });
+    assert_eq!(cost(&cleared[0]), Some(104), "to the last step that belongs to it");
+    observe(&mut correlator, 120..140);
+    assert_eq!(lost(&correlator), [Some(104)]);
+}
+
+#[test]
+fn an_incident_that_became_part_of_another_one_has_no_causes_and_no_cost_of_its_own() {
+    let mut correlator = Correlator::new(RunId::new("r"));
+    step_times(0..110, 1.0).iter().for_each(|seen| drop(correlator.observe(seen)));
+    let first = correlator.take(&verdict(Kind::SlowRun, &[], 100));
+    assert!(!first[0].incident.hypotheses.is_empty() && first[0].incident.impact.is_some());
+    let changes = correlator.take(&verdict(Kind::SlowRank, &[3], 101));
+    let explained: Vec<(Kind, bool, bool)> = changes
+        .iter()
+        .map(|change| &change.incident)
+        .map(|incident| (incident.kind, incident.hypotheses.is_empty(), incident.impact.is_none()))
+        .collect();
+    assert_eq!(explained[1], (Kind::SlowRun, true, true));
+    assert_eq!((explained[0], explained[2]), ((Kind::SlowRank, false, false), (Kind::SlowRank, false, false)));
+}
+
+#[test]
+fn what_is_found_later_changes_what_may_be_behind_an_open_incident() {
+    let mut correlator = Correlator::new(RunId::new("r"));
+    let intent = |correlator: &Correlator| {
+        let slow = correlator.incidents().next().expect("the first one is there");
+        let deliberate =
+            |told: &&trainwarden_telemetry::Hypothesis| told.cause == trainwarden_telemetry::Cause::Deliberate;
+        slow.hypotheses.iter().find(deliberate).map_or(0.0, |told| told.probability)
+    };
+    correlator.take(&verdict(Kind::SlowRank, &[3], 100));
+    let before = intent(&correlator);
+    correlator.take(&verdict(Kind::Replay, &[3], 300));
+    assert!(intent(&correlator) > before + 0.1, "{before} and {}", intent(&correlator));
+}

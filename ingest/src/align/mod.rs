@@ -12,10 +12,11 @@ mod pace;
 mod samples;
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::AddAssign;
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use trainwarden_telemetry::{
     Attempt, AttemptStart, Communicators, DigestKind, Event, Label, Metric, Observation, Quiet, Roster, Step, Timestamp,
@@ -135,11 +136,11 @@ pub struct Aligner {
     is_quiet: bool,
     /// Lanes by numbers of names: a cache that is empty after a restart.
     #[serde(skip)]
-    sample_cache: HashMap<(u32, NameId, bool, bool), usize>,
+    sample_cache: FxHashMap<(u32, NameId, bool, bool), usize>,
     #[serde(skip)]
-    digest_cache: HashMap<(u32, NameId, NameId, bool), usize>,
+    digest_cache: FxHashMap<(u32, NameId, NameId, bool), usize>,
     #[serde(skip)]
-    collective_cache: HashMap<(u32, NameId, bool), usize>,
+    collective_cache: FxHashMap<(u32, NameId, bool), usize>,
 }
 
 impl Aligner {
@@ -164,9 +165,9 @@ impl Aligner {
             counts: Counts::default(),
             last_row: None,
             is_quiet: false,
-            sample_cache: HashMap::new(),
-            digest_cache: HashMap::new(),
-            collective_cache: HashMap::new(),
+            sample_cache: FxHashMap::default(),
+            digest_cache: FxHashMap::default(),
+            collective_cache: FxHashMap::default(),
         }
     }
 

@@ -111,6 +111,14 @@ impl EmbeddedLog {
         Ok(Self { shared, appends: Some(appends), thread: Some(thread), _lock: lock })
     }
 
+    /// Append time of the newest record of the log in `dir`, in nanoseconds since the epoch; nothing where there is
+    /// none that can be read. Changes nothing, also while somebody has the log open.
+    #[must_use]
+    pub fn newest_time(dir: &Path) -> Option<i64> {
+        let partitions = fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+        partitions.filter_map(|partition| segment::newest_time(&partition)).max()
+    }
+
     /// A reader to which every partition is assigned.
     #[must_use]
     pub fn source(&self) -> EmbeddedSource {

@@ -69,6 +69,23 @@ pub(super) fn encode(offset: u64, append_time: i64, value: &[u8], out: &mut Vec<
     out[start..start + 4].copy_from_slice(&checksum.to_le_bytes());
 }
 
+/// Append time of the newest record in a folder of segments that can be read.
+pub(super) fn newest_time(dir: &Path) -> Option<i64> {
+    let paths = std::fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path());
+    let (_, path) = paths.filter_map(|path| Some((Segment::first_of(&path)?, path))).max()?;
+    let bytes = path.metadata().ok()?.len();
+    let (mut reader, mut newest) = (SegmentReader::open(&path, 0).ok()?, None);
+    // What is being appended at this moment may be half there: it ends the reading.
+    while let Ok(found) = reader.next(bytes) {
+        match found {
+            Found::Record(record) => newest = newest.max(Some(record.append_time)),
+            Found::Damaged { .. } => {}
+            Found::End => break,
+        }
+    }
+    newest
+}
+
 /// Reads a segment from a place on.
 #[derive(Debug)]
 pub(super) struct SegmentReader {

@@ -19,13 +19,13 @@ use crate::source::SourceError;
 /// The longest record that our topics take, in bytes.
 const MESSAGE_BYTES_MAX: &str = "8388608";
 /// What a topic of records looks like: the brokers' clock decides, so a sender cannot steer retention or windows.
-const RECORDS: &[(&str, &str)] = &[
+pub(super) const RECORDS: &[(&str, &str)] = &[
     ("cleanup.policy", "delete"),
     ("message.timestamp.type", "LogAppendTime"),
     ("max.message.bytes", MESSAGE_BYTES_MAX),
 ];
 /// What a topic of latest values looks like.
-const LATEST: &[(&str, &str)] = &[
+pub(super) const LATEST: &[(&str, &str)] = &[
     ("cleanup.policy", "compact"),
     ("message.timestamp.type", "LogAppendTime"),
     ("max.message.bytes", MESSAGE_BYTES_MAX),
@@ -126,7 +126,7 @@ impl Wake for Unpark {
 }
 
 /// Waits for an answer of the admin client, whose own thread completes it.
-fn wait_for<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn wait_for<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);

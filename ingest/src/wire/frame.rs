@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ed25519_dalek::{Signature, VerifyingKey};
+use ed25519_dalek::{Signature, SigningKey, VerifyingKey};
 use prost::Message;
 use trainwarden_proto::v1::{Encoding, Envelope, Frame, LogClock as WireClock, Mark};
 use trainwarden_telemetry::Table;
@@ -27,6 +27,13 @@ impl TrustedKeys {
         let key = VerifyingKey::from_bytes(&bytes).map_err(|error| error.to_string())?;
         self.0.insert((sender.to_owned(), epoch), key);
         Ok(())
+    }
+
+    /// Trusts what is signed with a secret key of our own.
+    ///
+    /// * `key`: Ed25519 secret key.
+    pub fn trust_secret(&mut self, sender: &str, epoch: u32, key: &[u8; 32]) {
+        self.0.insert((sender.to_owned(), epoch), SigningKey::from_bytes(key).verifying_key());
     }
 
     /// True when there is a key, and so every frame needs a signature.

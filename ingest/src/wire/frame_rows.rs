@@ -1,7 +1,9 @@
 //! The rows of a frame, into the feed of its run.
 
+use std::sync::Arc;
+
 use arrow::array::{ArrayRef, RecordBatch};
-use trainwarden_telemetry::{Column, Table};
+use trainwarden_telemetry::{Column, Event, Table};
 
 use super::{FrameError, OpenedFrame, payload};
 use crate::batch::{Batch, Data, TextColumn};
@@ -9,7 +11,7 @@ use crate::columns::{batch_of, drop_rows};
 use crate::read_parquet::fits;
 use crate::run_part::{RunPart, Runs, take_rows};
 use crate::run_rows::TimedEvent;
-use crate::{Feed, limits};
+use crate::{Feed, Record, Row, limits};
 
 impl OpenedFrame {
     /// The rows as Arrow batches with the columns that were sent; none for a frame without rows.
@@ -26,6 +28,19 @@ impl OpenedFrame {
         }
         batches.iter().try_for_each(|batch| check_schema(table, batch))?;
         Ok(batches)
+    }
+
+    /// The events of a frame of events, in the order of their times.
+    ///
+    /// # Errors
+    /// [`FrameError`]: the frame is to be set aside, whole.
+    pub fn events(&self) -> Result<Vec<Arc<Event>>, FrameError> {
+        let mut feed = Feed::new(1);
+        if self.table()? == Some(Table::Events) {
+            feed.take(Table::Events, &self.envelope.run, &self.batches()?);
+        }
+        let event = |record: Record| if let Row::Event(event) = record.row { Some(event) } else { None };
+        Ok(feed.finish().rows.records().filter_map(event).collect())
     }
 }
 
@@ -45,20 +60,34 @@ fn check_schema(table: Table, batch: &RecordBatch) -> Result<(), FrameError> {
 }
 
 impl Feed {
-    /// Takes the rows of a frame of this run.
+    /// Takes the rows of a frame of this run, or of one that concerns every run.
     ///
+    /// * `run`: of the envelope; empty where the frame concerns every run: then its rows name none.
     /// * `batches`: as [`OpenedFrame::batches`] gave them.
     /// * Returns how many rows were set aside: a required cell is empty, or a cell does not fit its column.
     pub fn take(&mut self, table: Table, run: &str, batches: &[RecordBatch]) -> u64 {
         let mut set_aside = 0;
         for decoded in batches {
-            let (batch, bad) = decode(table, run, decoded);
+            let (mut batch, bad) = decode(table, run, decoded);
             set_aside += bad;
+            if run.is_empty() {
+                set_aside += keep_unnamed(&mut batch);
+            }
             // Of two different rows for one rank the smaller stays; a stream has nobody to tell it to.
             take_rows(batch, &mut OneRun(self), &mut |_, _| {});
         }
         set_aside
     }
+}
+
+/// Keeps the events that name no run; gives how many did.
+fn keep_unnamed(batch: &mut Batch) -> u64 {
+    let rows = batch.rows;
+    let column = batch.table.columns().iter().position(|column| column.name == "run").expect("every table has runs");
+    let unnamed = (0..rows).filter(|row| batch.columns[column].is_null(*row));
+    let unnamed = unnamed.map(|row| u32::try_from(row).expect("a batch is small")).collect();
+    batch.keep(unnamed);
+    (rows - batch.rows) as u64
 }
 
 fn decode(table: Table, run: &str, decoded: &RecordBatch) -> (Batch, u64) {

@@ -7,8 +7,11 @@ use trainwarden_proto::v1::{Backfill, Envelope, Frame, LogClock as WireClock, Ma
 use trainwarden_telemetry::Table;
 
 use super::frame::wire_table;
-use super::payload;
+use super::payload::{self, Payload};
 use crate::LogClock;
+
+/// Bits of a sequence that is made of what its frame holds; those above count milliseconds since the epoch.
+const SEQUENCE_DIGEST_BITS: u32 = 20;
 
 /// Makes the frames of one sender and run, each chained to the one before.
 ///
@@ -61,15 +64,42 @@ impl FrameWriter {
     ///
     /// * `sent_at`: the sender's clock, in nanoseconds since the epoch; 0 where it does not matter.
     pub fn rows(&mut self, table: Table, batch: &RecordBatch, sent_at: i64) -> Vec<u8> {
-        let payload = payload::encode(batch);
+        self.marked(Mark::Unspecified, (table, payload::encode(batch)), sent_at)
+    }
+
+    /// A frame of events that a person caused.
+    ///
+    /// * `sent_at`: as in [`FrameWriter::rows`].
+    pub fn act(&mut self, events: &RecordBatch, sent_at: i64) -> Vec<u8> {
+        self.marked(Mark::Act, (Table::Events, payload::encode(events)), sent_at)
+    }
+
+    fn marked(&mut self, mark: Mark, (table, payload): (Table, Payload), sent_at: i64) -> Vec<u8> {
         let envelope = Envelope {
             digest: blake3::hash(&payload.bytes).as_bytes().to_vec().into(),
             table: wire_table(table).into(),
             encoding: payload.encoding.into(),
             payload_bytes: payload.unpacked_bytes,
+            mark: mark.into(),
             ..self.envelope(sent_at)
         };
         self.seal(&envelope, payload.bytes)
+    }
+
+    /// A frame of rows from a sender that keeps no count: its sequence is made of `sent_at` and the rows, and it is
+    /// chained to none. The same rows sent at the same time make the same bytes, wherever they are made.
+    ///
+    /// * `sent_at`: as in [`FrameWriter::rows`]; frames with a smaller one are forgotten first.
+    pub fn uncounted_rows(&mut self, table: Table, batch: &RecordBatch, sent_at: i64) -> Vec<u8> {
+        let payload = payload::encode(batch);
+        let digest = blake3::hash(&payload.bytes);
+        let head: [u8; 8] = digest.as_bytes()[..8].try_into().expect("a digest has 32 bytes");
+        let sent_at_ms = sent_at.max(0).unsigned_abs() / 1_000_000;
+        // Two frames of one millisecond share a sequence once in a million; both are taken then.
+        self.sequence =
+            (sent_at_ms << SEQUENCE_DIGEST_BITS) | (u64::from_be_bytes(head) >> (64 - SEQUENCE_DIGEST_BITS));
+        self.previous_hash.clear();
+        self.marked(Mark::Unspecified, (table, payload), sent_at)
     }
 
     /// The frame that ends the sender's input of the run.

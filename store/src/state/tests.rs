@@ -21,7 +21,7 @@ fn what_was_committed_is_there_after_a_restart_and_by_partition() {
         let runs = vec![snapshot("a", "knows"), snapshot("b", "")];
         let rejects = vec![RejectRow { offset: 3, json: "why".to_owned() }];
         let (changes, incidents) = (vec![change(0, "opened")], vec![incident(7, "{}")]);
-        let first = Commit { partition: 1, position: Some(7), runs, changes, incidents, rejects };
+        let first = Commit { partition: 1, position: Some(7), runs, changes, incidents, rejects, ..Commit::default() };
         store.commit(&first).expect("written");
         store.commit(&Commit { partition: 2, position: Some(9), ..Commit::default() }).expect("written");
     }
@@ -136,6 +136,11 @@ fn step_of(number: u64) -> Commit {
         changes: vec![change(number, "{}")],
         incidents: vec![incident(number, &format!("as of {number}"))],
         rejects: vec![RejectRow { offset: number, json: "why".to_owned() }],
+        outbox: OutboxEdit {
+            notices: vec![NoticeRow { sink: "pager".to_owned(), lane: 0, number, json: format!("notice {number}") }],
+            told: vec![("llm".to_owned(), number + 1)],
+            ..OutboxEdit::default()
+        },
     }
 }
 
@@ -147,6 +152,8 @@ fn assert_holds(store: &StateStore, number: u64, when: &str) {
     assert_eq!(store.incidents().expect("read"), [format!("as of {number}")], "{when}");
     assert_eq!(store.rejects().expect("read").len() as u64, number, "{when}");
     assert_eq!(store.changes("llm", 0).expect("read").len() as u64, number, "{when}");
+    assert_eq!(store.waiting(("pager", 0), 0, 9).expect("read").len() as u64, number, "{when}");
+    assert_eq!(store.told("llm").expect("read"), number + 1, "{when}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use trainwarden_kernels::{Middle, quantile_in_place, shift_evidence};
-use trainwarden_telemetry::{Panel, Rank};
+use trainwarden_telemetry::{Panel, Rank, Working};
 
 use super::{GAP_SPREADS, ROWS_MIN, SIZE_MIN, TOLERANCE};
 
@@ -49,7 +49,52 @@ pub(super) struct Finding {
     /// Rows since it began, this one included.
     pub(super) age: u32,
     pub(super) peers: usize,
+    basis: Basis,
 }
+
+/// What a finding was decided by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Basis {
+    offset: f32,
+    learned: u16,
+    /// Running mean as it stands, and what its peers' wander.
+    running: f32,
+    wander: f32,
+    /// The strongest e-CUSUM and the nats it had to reach.
+    nats: f32,
+    threshold: f32,
+}
+
+impl Finding {
+    /// How mean, band and e-value follow from what was measured.
+    pub(super) fn working(&self) -> Working {
+        let Basis { offset, learned, running, wander, nats, threshold } = self.basis;
+        Working::new(&RULES)
+            .with("peers_level", self.expected)
+            .with("offset", offset)
+            .with("offset_rows", u32::from(learned))
+            .with("row_spread", self.spread)
+            .with("rows", self.age)
+            .with("running_mean", running)
+            .with("mean", self.mean)
+            .with("tolerance", self.band)
+            .with("peers_wander", wander)
+            .with("nats", nats)
+            .with("threshold_nats", threshold)
+    }
+}
+
+/// How a finding follows from its figures.
+const RULES: [&str; 5] = [
+    "row residual = value - peers_median - offset; offset = the rank's usual difference, frozen after 256 rows",
+    "running_mean = running_mean + (row residual - running_mean) / 16, row by row; mean = running_mean / (1 - (15/16)^rows)",
+    "observed = peers_level + mean; expected = peers_level; low, high = expected -+ tolerance; \
+     tolerance = (0.4 + 3 / sqrt(offset_rows)) row_spread",
+    "nats = sum over the rows of shift z - shift^2 / 2 for the strongest shift of 0.5, 1 and 3, never below 0, \
+     z = +-row residual / row_spread - 0.4 - 3 / sqrt(offset_rows) held in -8..4",
+    "log10_e = (nats - ln 6) / ln 10; found when nats >= threshold_nats, |mean| >= row_spread and \
+     |running_mean| >= 5 peers_wander",
+];
 
 /// Evidence for one direction: a sum and its age for each alternative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -314,6 +359,14 @@ impl Series {
                 log10_e: f64::from(nats - (2.0 * SHIFTS.len() as f32).ln()) * std::f64::consts::LOG10_E,
                 age,
                 peers: group.columns.len() - 1,
+                basis: Basis {
+                    offset: column.offset,
+                    learned: column.learned,
+                    running: column.mean,
+                    wander: wander.max(least),
+                    nats,
+                    threshold,
+                },
             });
         }
         findings

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use trainwarden_kernels::{Middle, lag_one_correlation, quantile_in_place, shift_evidence};
-use trainwarden_telemetry::Rank;
+use trainwarden_telemetry::{Rank, Working};
 
 /// Rows from which offsets and noise are learned.
 pub(crate) const WARM_ROWS: u32 = 32;
@@ -62,7 +62,91 @@ pub(crate) struct Finding {
     /// Rows by which the beginning is uncertain.
     pub(crate) blur: u32,
     pub(crate) peers: usize,
+    pub(crate) basis: Basis,
 }
+
+/// What a finding was decided by, for whoever wants to compute it again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Basis {
+    /// Before there were offsets.
+    Early {
+        /// Evidence so far, in nats.
+        nats: f32,
+        /// Nats it had to reach.
+        threshold: f32,
+        /// Standard deviation of a row's ratio.
+        deviation: f32,
+        /// Rows since it began in which the rank was slow.
+        slow_rows: u32,
+    },
+    /// With offsets.
+    Offset {
+        /// The rank's own usual ratio, and the rows it rests on.
+        offset: f32,
+        learned: u16,
+        /// Long-run standard deviation of a row's excess.
+        deviation: f32,
+        /// The strongest e-CUSUM, its alternative in deviations, and the nats it had to reach.
+        nats: f32,
+        shift: f32,
+        threshold: f32,
+        /// Running mean of the excess, the weight of its newest row, and where its peers' means lie.
+        mean: f32,
+        weight: f32,
+        center: f32,
+        spread: f32,
+    },
+}
+
+impl Finding {
+    /// How ratio, band and e-value follow from what was measured.
+    pub(crate) fn working(&self) -> Working {
+        match self.basis {
+            Basis::Early { nats, threshold, deviation, slow_rows } => Working::new(&EARLY_RULES)
+                .with("rows", self.age)
+                .with("slow_rows", slow_rows)
+                .with("ratio", self.ratio)
+                .with("row_deviation", deviation)
+                .with("tolerance", self.band)
+                .with("nats", nats)
+                .with("threshold_nats", threshold),
+            Basis::Offset { offset, learned, deviation, nats, shift, threshold, mean, weight, center, spread } => {
+                Working::new(&OFFSET_RULES)
+                    .with("offset", offset)
+                    .with("offset_rows", u32::from(learned))
+                    .with("row_deviation", deviation)
+                    .with("tolerance", self.band)
+                    .with("rows", self.age)
+                    .with("mean", mean)
+                    .with("mean_weight", weight)
+                    .with("ratio", self.ratio)
+                    .with("peers_mean", center)
+                    .with("peers_spread", spread)
+                    .with("shift", shift)
+                    .with("nats", nats)
+                    .with("threshold_nats", threshold)
+            }
+        }
+    }
+}
+
+/// How an early finding follows from its figures.
+const EARLY_RULES: [&str; 3] = [
+    "ratio = median of value / peers_median over the last `rows` rows",
+    "nats = sum over these rows of 3 z - 4.5, never below 0, with z = (row ratio - 1.1) / row_deviation held in -8..4",
+    "log10_e = nats / ln 10; found when nats >= threshold_nats and slow_rows >= 0.9 rows >= 7.2",
+];
+/// How a finding with offsets follows from its figures.
+const OFFSET_RULES: [&str; 6] = [
+    "row excess = (value / peers_median) / offset - 1; offset = the rank's usual ratio, learned from offset_rows rows; in \
+     groups of two and three no more than over the rank's own past",
+    "mean = mean + mean_weight (row excess - mean), row by row",
+    "ratio = 1 + mean / (1 - (1 - mean_weight)^rows)",
+    "tolerance = max(0.01, 3 row_deviation / sqrt(offset_rows)), or max(0.10, ...) below 8 offset_rows",
+    "nats = sum over the rows of shift z - shift^2 / 2, never below 0, with z = (row excess - tolerance) / row_deviation \
+     held in -8..4; where sudden rows are common among the peers, one adds no more than they are rare",
+    "log10_e = (nats - ln 3) / ln 10; found when nats >= threshold_nats and mean - peers_mean >= 5 peers_spread",
+];
 
 /// The state of one metric: one entry a column in every vector.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -240,6 +324,7 @@ impl Series {
                 age,
                 blur: 0,
                 peers: group.columns.len() - 1,
+                basis: Basis::Early { nats: suspicion.log_e, threshold, deviation: noise, slow_rows: suspicion.slow },
             });
             self.named[column] = true;
             self.means[column] = [ratio - 1.0; 3];
@@ -406,6 +491,18 @@ impl Series {
                 age,
                 blur: (4.0 * (deviation / excess).powi(2)).ceil().min(1e6) as u32,
                 peers: group.columns.len() - 1,
+                basis: Basis::Offset {
+                    offset: self.offset[column],
+                    learned: self.learned[column],
+                    deviation,
+                    nats: log_e,
+                    shift: SHIFTS[best],
+                    threshold,
+                    mean: self.means[column][which],
+                    weight: MEAN_WEIGHTS[which],
+                    center: spreads[which].0,
+                    spread: spreads[which].1,
+                },
             });
         }
         findings
@@ -430,6 +527,16 @@ impl Series {
     /// quick row nor before the long mean has heard of it.
     pub(crate) fn ratio_now(&self, column: usize) -> f32 {
         1.0 + self.means[column][0].max(self.means[column][1])
+    }
+
+    /// How [`ratio_now`](Self::ratio_now) follows from the running means.
+    pub(crate) fn working_now(&self, column: usize) -> Working {
+        Working::new(&["ratio = 1 + the larger of short_mean and middle_mean, the running means of the row excess"])
+            .with("offset", self.offset[column])
+            .with("short_mean", self.means[column][0])
+            .with("short_weight", MEAN_WEIGHTS[0])
+            .with("middle_mean", self.means[column][1])
+            .with("middle_weight", MEAN_WEIGHTS[1])
     }
 
     /// Forgets the evidence against a column whose finding is over.
