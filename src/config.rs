@@ -414,7 +414,6 @@ mod tests {
         for (text, expected) in [
             ("[log]\npartitions = 0\n", "accepted are 1 to 1024"),
             ("listen = \"0.0.0.0:7788\"\n", "set `tls` and `access.tokens`"),
-            ("listen = \"0.0.0.0:7788\"\n", "only loopback"),
             ("[impact]\ngpu_hour_price = -1.0\n", "accepted are numbers from 0 on"),
             ("[[ingest.keys]]\nsender = \"n1\"\nkey = \"abc\"\n", "`n1` is not hexadecimal"),
             ("[[ingest.keys]]\nsender = \"n1\"\nkey = \"abcd\"\n", "32 bytes"),
