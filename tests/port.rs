@@ -192,7 +192,7 @@ impl Guarded {
 
     fn ask(&self, path: &str, more: &[&str]) -> (u16, String) {
         let (authority, url) = (self.authority.display().to_string(), format!("{}{path}", self.url));
-        curl(&[&["--cacert", &authority, &url], more].concat())
+        curl(&[&["--http1.1", "--cacert", &authority, &url], more].concat())
     }
 
     fn list_with(&self, token: Option<&str>) -> (Option<i32>, String) {
