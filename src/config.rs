@@ -12,6 +12,8 @@ use trainwarden_telemetry::Incident;
 use crate::client;
 use crate::serve::access::TokenConfig;
 
+/// The data folder without a word.
+pub const DATA: &str = "./trainwarden-data";
 /// Names of the environment that override the file: `TRAINWARDEN_LISTEN`, `TRAINWARDEN_LOG__PARTITIONS`.
 const ENVIRONMENT_PREFIX: &str = "TRAINWARDEN_";
 /// Between the name of a section and a key.
@@ -159,7 +161,7 @@ pub struct KeyConfig {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            data: PathBuf::from("./trainwarden-data"),
+            data: PathBuf::from(DATA),
             listen: SocketAddr::from(([127, 0, 0, 1], 7788)),
             log: LogConfig::default(),
             #[cfg(feature = "kafka")]

@@ -147,11 +147,7 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
         store: Arc::clone(&store),
         publisher: Arc::clone(&publisher),
         admission: Arc::new(admission.clone()),
-        signing: match config.act_key()? {
-            Some(key) => Signing::Key(key),
-            None if admission.keys.is_required() => Signing::NoKey,
-            None => Signing::NotAsked,
-        },
+        signing: signing(config, &admission)?,
         access: Access::open(&config.access.tokens, admission.keys.is_required())?,
         #[cfg(feature = "tls")]
         tls: config.tls.as_ref().map(tls::acceptor).transpose()?,
@@ -189,14 +185,7 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
         #[cfg(feature = "alerts")]
         teller,
     });
-    let (ended, worker_ended) = tokio::sync::oneshot::channel();
-    let thread = std::thread::Builder::new().name("judge".to_owned()).spawn(move || {
-        let result = worker.run();
-        // The service may be stopping already.
-        let _ = ended.send(());
-        result
-    });
-    let thread = thread.context("cannot start the judging thread")?;
+    let (thread, worker_ended) = start_worker(worker)?;
     Running { address, pid: std::process::id() }.write(&config.data)?;
     info!(%address, data = %config.data.display(), "serving");
     let stopping = async {
@@ -220,6 +209,27 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
     }
     served?;
     judged.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// How what people do is signed.
+fn signing(config: &Config, admission: &Admission) -> Result<Signing> {
+    Ok(match config.act_key()? {
+        Some(key) => Signing::Key(key),
+        None if admission.keys.is_required() => Signing::NoKey,
+        None => Signing::NotAsked,
+    })
+}
+
+/// The thread that judges, and a word when it has ended.
+fn start_worker(worker: Worker) -> Result<(std::thread::JoinHandle<Result<()>>, tokio::sync::oneshot::Receiver<()>)> {
+    let (ended, has_ended) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("judge".to_owned()).spawn(move || {
+        let result = worker.run();
+        // The service may be stopping already.
+        let _ = ended.send(());
+        result
+    });
+    Ok((thread.context("cannot start the judging thread")?, has_ended))
 }
 
 fn start_archiver(archiver: Archiver) -> Result<std::thread::JoinHandle<()>> {
