@@ -160,7 +160,7 @@ impl Pairing<'_> {
 
 #[cfg(test)]
 mod tests {
-    use trainwarden_telemetry::{Attempt, IncidentId, IncidentSuspect, Kind, Rank, RunId, State, Step};
+    use trainwarden_telemetry::{Attempt, IncidentId, IncidentSuspect, Kind, Rank, RunId, Step};
 
     use super::*;
 

@@ -188,13 +188,7 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
     let (thread, worker_ended) = start_worker(worker)?;
     Running { address, pid: std::process::id() }.write(&config.data)?;
     info!(%address, data = %config.data.display(), "serving");
-    let stopping = async {
-        tokio::select! {
-            () = stop_signal() => {}
-            _ = worker_ended => {}
-        }
-    };
-    let served = http::answer(listener, front, stopping).await;
+    let served = http::answer(listener, front, end_of_service(worker_ended)).await;
     info!("stopping");
     stop.store(true, Ordering::Relaxed);
     let judged = tokio::task::block_in_place(|| thread.join());
@@ -271,6 +265,14 @@ fn start_side_topics(
         thread.context("cannot start a thread for a topic beside the log")
     };
     takers.into_iter().map(start).collect()
+}
+
+/// Waits until the service is told to stop, or its worker has ended.
+async fn end_of_service(worker_ended: tokio::sync::oneshot::Receiver<()>) {
+    tokio::select! {
+        () = stop_signal() => {}
+        _ = worker_ended => {}
+    }
 }
 
 /// Waits for Ctrl-C, or for the signal that service managers send.

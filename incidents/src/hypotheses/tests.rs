@@ -1,8 +1,8 @@
 //! Each fact moves the causes that it should, and none makes an accusation by itself.
 
 use trainwarden_telemetry::{
-    Attempt, AuditChange, Cause, Evidence, Hypothesis, Incident, IncidentId, IncidentSuspect, Kind, Label, Metric,
-    Rank, RunId, Severity, State, Step, Timestamp,
+    AuditChange, Cause, Evidence, Hypothesis, Incident, IncidentId, IncidentSuspect, Kind, Label, Metric, Rank, RunId,
+    Severity, Step, Timestamp,
 };
 
 use super::table::{Weights, base_rates, chance};

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use ndarray::Array2;
 use trainwarden_telemetry::{
-    Attempt, Impact, Incident, IncidentId, Kind, Label, Metric, Onset, Panel, Rank, RunId, Severity, State, Step,
-    Timestamp,
+    Attempt, Impact, Incident, IncidentId, Kind, Label, Metric, Onset, Panel, Rank, RunId, Severity, Step, Timestamp,
 };
 
 use super::{Course, Meter, Pace, Span, impact};
