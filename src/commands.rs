@@ -20,7 +20,7 @@ use crate::cli::{
     ServeArgs, SimulateArgs,
 };
 use crate::client::GrpcPublisher;
-use crate::config::{Config, ImpactConfig};
+use crate::config::{Config, DATA, ImpactConfig};
 use crate::demo::screen::Screen;
 use crate::demo::{self, script};
 use crate::doctor::{self, Verdict};
@@ -138,19 +138,23 @@ fn run_annotate(args: &AnnotateArgs) -> Result<ExitCode> {
 }
 
 fn person(args: &ActArgs) -> Person {
-    let data = args.data.as_deref().unwrap_or(Path::new("./trainwarden-data"));
-    let place = args.url.clone().map_or_else(|| Place::find(data), Place::Service);
+    let place = place(args.url.as_deref(), args.data.as_deref());
     // Without a name the event has no actor.
     let name = args.actor.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_default();
     Person { place, name }
 }
 
+/// The service that is named, or that of the data folder.
+fn place(url: Option<&str>, data: Option<&Path>) -> Place {
+    match url {
+        Some(url) => Place::Service(url.to_owned()),
+        None => Place::find(data.unwrap_or(Path::new(DATA))),
+    }
+}
+
 fn run_incidents(args: IncidentsArgs) -> Result<ExitCode> {
     let IncidentsArgs { command, from } = args;
-    let place = match &from.url {
-        Some(url) => Place::Service(url.clone()),
-        None => Place::find(from.data.as_deref().unwrap_or(Path::new("./trainwarden-data"))),
-    };
+    let place = place(from.url.as_deref(), from.data.as_deref());
     let filter = IncidentFilter { run: from.run.clone(), since: from.since, until: from.until };
     let incidents = match command.unwrap_or(IncidentsCommand::List) {
         IncidentsCommand::Watch => {
@@ -285,7 +289,7 @@ fn explain(args: &ReplayArgs, findings: &Findings, id: &str) -> Result<ExitCode>
 
 fn run_report(args: &ReportArgs) -> Result<ExitCode> {
     let input = match args.run_folder.as_slice() {
-        [] => Input::Data(args.data.clone().unwrap_or_else(|| Path::new("./trainwarden-data").to_owned())),
+        [] => Input::Data(args.data.clone().unwrap_or_else(|| DATA.into())),
         paths => Input::Folders(paths.to_vec()),
     };
     let impact = ImpactConfig { gpu_hour_price: args.gpu_hour_price, currency: args.currency.clone() };

@@ -12,6 +12,8 @@ use trainwarden_telemetry::Incident;
 use crate::client;
 use crate::serve::access::TokenConfig;
 
+/// The data folder without a word.
+pub const DATA: &str = "./trainwarden-data";
 /// Names of the environment that override the file: `TRAINWARDEN_LISTEN`, `TRAINWARDEN_LOG__PARTITIONS`.
 const ENVIRONMENT_PREFIX: &str = "TRAINWARDEN_";
 /// Between the name of a section and a key.
@@ -159,7 +161,7 @@ pub struct KeyConfig {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            data: PathBuf::from("./trainwarden-data"),
+            data: PathBuf::from(DATA),
             listen: SocketAddr::from(([127, 0, 0, 1], 7788)),
             log: LogConfig::default(),
             #[cfg(feature = "kafka")]
@@ -414,7 +416,6 @@ mod tests {
         for (text, expected) in [
             ("[log]\npartitions = 0\n", "accepted are 1 to 1024"),
             ("listen = \"0.0.0.0:7788\"\n", "set `tls` and `access.tokens`"),
-            ("listen = \"0.0.0.0:7788\"\n", "only loopback"),
             ("[impact]\ngpu_hour_price = -1.0\n", "accepted are numbers from 0 on"),
             ("[[ingest.keys]]\nsender = \"n1\"\nkey = \"abc\"\n", "`n1` is not hexadecimal"),
             ("[[ingest.keys]]\nsender = \"n1\"\nkey = \"abcd\"\n", "32 bytes"),

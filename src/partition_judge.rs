@@ -214,28 +214,30 @@ impl PartitionJudge {
         }
         // What cannot be read is told also where no run is live.
         frame.batches()?;
+        let place = (record.offset, record.append_time);
+        self.judge_live(|judge| judge.take(frame, place))
+    }
+
+    fn tick(&mut self, record: &LogRecord) {
+        let place = (record.offset, record.append_time);
+        self.judge_live(|judge| Ok(judge.tick(place))).expect("a tick is never set aside");
+    }
+
+    /// Lets every live run judge, and tells what changed by it.
+    fn judge_live(
+        &mut self,
+        mut judged: impl FnMut(&mut RunJudge) -> Result<Vec<Change>, FrameError>,
+    ) -> Result<(), FrameError> {
         let mut told = Vec::new();
         for (run, judge) in self.runs.iter_mut().filter(|(_, judge)| judge.is_live()) {
             let first = judge.told();
-            told.push((run.clone(), first, judge.take(frame, (record.offset, record.append_time))?));
+            told.push((run.clone(), first, judged(judge)?));
             self.dirty.insert(run.clone());
         }
         for (run, first, changes) in told {
             self.tell(&run, first, changes);
         }
         Ok(())
-    }
-
-    fn tick(&mut self, record: &LogRecord) {
-        let mut told = Vec::new();
-        for (run, judge) in self.runs.iter_mut().filter(|(_, judge)| judge.is_live()) {
-            let first = judge.told();
-            told.push((run.clone(), first, judge.tick((record.offset, record.append_time))));
-            self.dirty.insert(run.clone());
-        }
-        for (run, first, changes) in told {
-            self.tell(&run, first, changes);
-        }
     }
 
     fn tell(&mut self, run: &RunId, first: u64, changes: Vec<Change>) {

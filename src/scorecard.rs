@@ -160,7 +160,7 @@ impl Pairing<'_> {
 
 #[cfg(test)]
 mod tests {
-    use trainwarden_telemetry::{Attempt, IncidentId, IncidentSuspect, Kind, Rank, RunId, State, Step};
+    use trainwarden_telemetry::{Attempt, IncidentId, IncidentSuspect, Kind, Rank, RunId, Step};
 
     use super::*;
 
@@ -174,30 +174,11 @@ mod tests {
 
     fn told(kind: Kind, detected_step: u64, ranks: &[u32]) -> Incident {
         let suspect = |rank: &u32| IncidentSuspect { rank: Rank(*rank), node: None, device: None, share: 0.5 };
+        let id = IncidentId(format!("{kind} {detected_step} {ranks:?}"));
         Incident {
-            id: IncidentId(format!("{kind} {detected_step} {ranks:?}")),
-            run: RunId::new("r"),
-            attempt: Attempt(0),
-            kind,
-            severity: Severity::Warning,
-            state: State::Open,
-            first_step: None,
-            onset: None,
             detected_step: Some(Step(detected_step)),
-            last_step: None,
-            started_at: None,
-            detected_at: None,
             suspects: ranks.iter().map(suspect).collect(),
-            scope: None,
-            summary: String::new(),
-            evidence: Vec::new(),
-            false_alarms_per_week: None,
-            hypotheses: Vec::new(),
-            changes: Vec::new(),
-            impact: None,
-            last_good_checkpoint: None,
-            affected_checkpoints: Vec::new(),
-            merged_into: None,
+            ..Incident::new(id, RunId::new("r"), kind, Severity::Warning)
         }
     }
 

@@ -166,7 +166,15 @@ impl Guarded {
         let (certificate, key) = (file("certificate.pem"), file("key.pem"));
         let made = Command::new("openssl")
             .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
-            .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout"])
+            .args([
+                "-subj",
+                "/CN=localhost",
+                "-addext",
+                "subjectAltName=DNS:localhost",
+                "-addext",
+                "basicConstraints=critical,CA:FALSE",
+            ])
+            .args(["-keyout"])
             .args([&key, Path::new("-out"), &certificate])
             .stderr(Stdio::null())
             .status();
@@ -192,7 +200,7 @@ impl Guarded {
 
     fn ask(&self, path: &str, more: &[&str]) -> (u16, String) {
         let (authority, url) = (self.authority.display().to_string(), format!("{}{path}", self.url));
-        curl(&[&["--cacert", &authority, &url], more].concat())
+        curl(&[&["--http1.1", "--cacert", &authority, &url], more].concat())
     }
 
     fn list_with(&self, token: Option<&str>) -> (Option<i32>, String) {

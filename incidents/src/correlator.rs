@@ -247,12 +247,7 @@ impl Correlator {
             Label { step: verdict.onset.map(|onset| onset.low).or(verdict.first.step), time: verdict.first.time };
         let suspects = self.suspects(verdict);
         let mut incident = Incident {
-            id: id.clone(),
-            run: self.run.clone(),
             attempt: verdict.attempt,
-            kind: verdict.kind,
-            severity: verdict.severity,
-            state: State::Open,
             first_step: verdict.first.step,
             onset: verdict.onset,
             detected_step: verdict.last.step,
@@ -262,14 +257,9 @@ impl Correlator {
             scope: self.scope(verdict),
             changes: self.changes_before(verdict),
             false_alarms_per_week: self.false_alarms_per_week(verdict),
-            hypotheses: Vec::new(),
-            impact: None,
             suspects,
             summary: verdict.summary.clone(),
-            evidence: Vec::new(),
-            last_good_checkpoint: None,
-            affected_checkpoints: Vec::new(),
-            merged_into: None,
+            ..Incident::new(id.clone(), self.run.clone(), verdict.kind, verdict.severity)
         };
         add_evidence(&mut incident.evidence, &verdict.evidence);
         if touches_weights(verdict.kind) {

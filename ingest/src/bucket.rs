@@ -2,6 +2,7 @@
 
 use std::iter::Peekable;
 use std::slice::Iter;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -86,7 +87,7 @@ impl Iterator for Records<'_> {
         let collectives = self.collectives.peek().map(|row| (row.log_time, 3));
         let (log_time, table) = [events, samples, digests, collectives].into_iter().flatten().min()?;
         let row = match table {
-            0 => self.events.next().map(|(_, event)| Row::Event(event.clone())),
+            0 => self.events.next().map(|(_, event)| Row::Event(Arc::clone(event))),
             1 => self.samples.next().copied().map(Row::Sample),
             2 => self.digests.next().copied().map(Row::Digest),
             _ => self.collectives.next().copied().map(Row::Collective),

@@ -24,6 +24,7 @@ pub mod otlp {
         unreachable_pub,
         clippy::all,
         clippy::clone_on_ref_ptr,
+        rustdoc::invalid_html_tags,
         reason = "generated; the .proto files are the page"
     )]
     include!(concat!(env!("OUT_DIR"), "/otlp.rs"));

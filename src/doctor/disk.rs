@@ -17,7 +17,7 @@ pub(super) fn look(config: &Config) -> Vec<Finding> {
     let mut needs =
         vec![Need { name: "data", folder: config.data.clone(), bytes_max: SPARE_BYTES + log_bytes(config) }];
     if config.archive.url.is_none() {
-        let folder = config.archive.path.clone().unwrap_or_else(|| config.data.join("archive"));
+        let folder = config.archive.folder(&config.data);
         needs.push(Need { name: "archive", folder, bytes_max: config.archive.bytes_max });
     }
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();

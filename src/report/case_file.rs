@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use trainwarden_store::PartName;
+use trainwarden_store::{ArchiveOptions, PartName};
 use trainwarden_telemetry::{Incident, RunId, Table};
 
 use super::witness::{Sight, look};
@@ -14,8 +14,6 @@ use crate::config::ImpactConfig;
 use crate::incident_list::{IncidentFilter, Place};
 use crate::replay::replay;
 
-/// The archive inside a data folder, where no other place is configured.
-const ARCHIVE: &str = "archive";
 /// Bytes read at once.
 const READ_BYTES: usize = 1 << 16;
 
@@ -78,9 +76,7 @@ impl CaseFile {
 
     fn of_data(data: &Path, id: &str, impact: &ImpactConfig) -> Result<Self> {
         let mut all = Place::find(data).list(&IncidentFilter::default())?;
-        if impact.gpu_hour_price.is_some() {
-            all.iter_mut().for_each(|incident| impact.price(incident));
-        }
+        all.iter_mut().for_each(|incident| impact.price(incident));
         let mut incident = one_of(&all, id)?.clone();
         let runs = all.iter().map(|incident| incident.run.clone()).collect();
         let paths = archived(data, &incident.run);
@@ -88,7 +84,7 @@ impl CaseFile {
             let note = format!(
                 "`{}` holds no archived rows of this run (yet): there are no plots. A service archives a part when it \
                  is full or its quarter of an hour is over.",
-                data.join(ARCHIVE).display()
+                archive_of(data).display()
             );
             let origin = Origin { paths: vec![data.to_owned()], notes: vec![note], ..Origin::default() };
             return Ok(Self { incident, all, runs, sight: Sight::default(), origin });
@@ -138,11 +134,16 @@ pub fn one_of<'a>(incidents: &'a [Incident], id: &str) -> Result<&'a Incident> {
     }
 }
 
+/// The archive of a data folder, where no other place is configured.
+pub(super) fn archive_of(data: &Path) -> PathBuf {
+    ArchiveOptions::default().folder(data)
+}
+
 /// The folders of the archive that hold rows of a run, and of none.
 fn archived(data: &Path, run: &RunId) -> Vec<PathBuf> {
     let folders = [PartName::run_folder(Some(&run.0)), PartName::run_folder(None)];
     let of_table = |table: &Table| {
-        let table = data.join(ARCHIVE).join(format!("table={table}"));
+        let table = archive_of(data).join(format!("table={table}"));
         folders.clone().map(|folder| table.join(format!("run={folder}")))
     };
     let paths: Vec<PathBuf> = Table::ALL.iter().flat_map(of_table).filter(|path| path.is_dir()).collect();

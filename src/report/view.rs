@@ -4,7 +4,7 @@ use serde::Serialize;
 use trainwarden_detect::{Against, DetectorKind};
 use trainwarden_telemetry::{Cause, Evidence, Figure, Incident, Label, Working};
 
-use super::case_file::{CaseFile, Input};
+use super::case_file::{CaseFile, Input, archive_of};
 use super::pages::Page;
 use super::plots::{Plot, StalledView, plots};
 use super::timeline::{self, Entry};
@@ -342,7 +342,7 @@ fn commands(input: &Input, incident: &Incident) -> Vec<String> {
             vec![format!("trainwarden replay {paths} --explain {id}"), format!("trainwarden replay {paths} --json")]
         }
         Input::Data(data) => {
-            let archive = quoted(&data.join("archive").display().to_string());
+            let archive = quoted(&archive_of(data).display().to_string());
             let data = quoted(&data.display().to_string());
             vec![
                 format!("trainwarden incidents show {id} --data {data} --output json"),

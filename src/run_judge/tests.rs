@@ -7,7 +7,7 @@ use trainwarden_telemetry::{Attempt, ChangeKind, State, Timestamp};
 use super::*;
 
 /// Steps of the run, and the one whose loss is no number.
-const STEPS: u64 = 80;
+const STEPS: u64 = 75;
 const BROKEN_STEP: u64 = 60;
 /// When a person looks: long after the recorded rows.
 const TODAY: i64 = 1_800_000_000_000_000_000;

@@ -68,8 +68,10 @@ impl IncidentsService {
 
     /// One incident.
     pub(super) fn incident(&self, id: &str) -> Result<Incident, Status> {
-        let found = self.incidents(&IncidentFilter::default())?.into_iter().find(|incident| incident.id.0 == id);
-        found.ok_or_else(|| Status::not_found(format!("there is no incident `{id}`")))
+        let known = tokio::task::block_in_place(|| self.store.incident(id)).map_err(|error| unavailable(&error))?;
+        let json = known.ok_or_else(|| Status::not_found(format!("there is no incident `{id}`")))?;
+        serde_json::from_str(&json)
+            .map_err(|error| Status::internal(format!("`{id}` is damaged in the state: {error}")))
     }
 
     /// Every change of a run from now on; of all runs where it is empty.

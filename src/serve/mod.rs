@@ -151,11 +151,7 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
         admission: Arc::new(admission.clone()),
         #[cfg(feature = "sql")]
         sql: sql::routes(config, Arc::clone(&store))?,
-        signing: match config.act_key()? {
-            Some(key) => Signing::Key(key),
-            None if admission.keys.is_required() => Signing::NoKey,
-            None => Signing::NotAsked,
-        },
+        signing: signing(config, &admission)?,
         access: Access::open(&config.access.tokens, admission.keys.is_required())?,
         #[cfg(feature = "tls")]
         tls: config.tls.as_ref().map(tls::acceptor).transpose()?,
@@ -193,23 +189,10 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
         #[cfg(feature = "alerts")]
         teller,
     });
-    let (ended, worker_ended) = tokio::sync::oneshot::channel();
-    let thread = std::thread::Builder::new().name("judge".to_owned()).spawn(move || {
-        let result = worker.run();
-        // The service may be stopping already.
-        let _ = ended.send(());
-        result
-    });
-    let thread = thread.context("cannot start the judging thread")?;
+    let (thread, worker_ended) = start_worker(worker)?;
     Running { address, pid: std::process::id() }.write(&config.data)?;
     info!(%address, data = %config.data.display(), "serving");
-    let stopping = async {
-        tokio::select! {
-            () = stop_signal() => {}
-            _ = worker_ended => {}
-        }
-    };
-    let served = http::answer(listener, front, stopping).await;
+    let served = http::answer(listener, front, end_of_service(worker_ended)).await;
     info!("stopping");
     stop.store(true, Ordering::Relaxed);
     let judged = tokio::task::block_in_place(|| thread.join());
@@ -224,6 +207,27 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
     }
     served?;
     judged.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// How what people do is signed.
+fn signing(config: &Config, admission: &Admission) -> Result<Signing> {
+    Ok(match config.act_key()? {
+        Some(key) => Signing::Key(key),
+        None if admission.keys.is_required() => Signing::NoKey,
+        None => Signing::NotAsked,
+    })
+}
+
+/// The thread that judges, and a word when it has ended.
+fn start_worker(worker: Worker) -> Result<(std::thread::JoinHandle<Result<()>>, tokio::sync::oneshot::Receiver<()>)> {
+    let (ended, has_ended) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("judge".to_owned()).spawn(move || {
+        let result = worker.run();
+        // The service may be stopping already.
+        let _ = ended.send(());
+        result
+    });
+    Ok((thread.context("cannot start the judging thread")?, has_ended))
 }
 
 fn start_archiver(archiver: Archiver) -> Result<std::thread::JoinHandle<()>> {
@@ -265,6 +269,14 @@ fn start_side_topics(
         thread.context("cannot start a thread for a topic beside the log")
     };
     takers.into_iter().map(start).collect()
+}
+
+/// Waits until the service is told to stop, or its worker has ended.
+async fn end_of_service(worker_ended: tokio::sync::oneshot::Receiver<()>) {
+    tokio::select! {
+        () = stop_signal() => {}
+        _ = worker_ended => {}
+    }
 }
 
 /// Waits for Ctrl-C, or for the signal that service managers send.

@@ -59,6 +59,14 @@ impl Default for ArchiveOptions {
 }
 
 impl ArchiveOptions {
+    /// The folder of the parts, where they are not in a bucket.
+    ///
+    /// * `data`: the data folder.
+    #[must_use]
+    pub fn folder(&self, data: &FsPath) -> PathBuf {
+        self.path.clone().unwrap_or_else(|| data.join(FOLDER))
+    }
+
     /// Where parts are cut.
     ///
     /// # Errors
@@ -120,7 +128,7 @@ impl Archive {
     pub fn open(options: ArchiveOptions, data: &FsPath) -> Result<Self, ArchiveError> {
         options.part_limits()?;
         let Some(url) = options.url.clone() else {
-            let folder = options.path.clone().unwrap_or_else(|| data.join(FOLDER));
+            let folder = options.folder(data);
             let failed = |source| ArchiveError::CreateFolder { path: folder.clone(), source };
             // Who may only read asks for no more than that.
             if !folder.is_dir() {

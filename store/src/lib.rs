@@ -11,7 +11,6 @@ mod archive_error;
 mod chunk;
 mod column_rows;
 mod error;
-mod hasher;
 mod hybrid;
 mod limits;
 mod open_parts;

@@ -1,12 +1,12 @@
 //! In which order the rows of a part lie: rank by rank inside, and few ranks to a row group.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
+use rustc_hash::FxHashMap;
 use trainwarden_telemetry::Table;
 
 use crate::column_rows::{ColumnRows, Values};
-use crate::hasher::BuildNumberHasher;
 use crate::limits::GROUP_ROWS;
 
 /// Most columns that name a series.
@@ -75,7 +75,7 @@ fn find_series(columns: &[&ColumnRows], row_count: usize) -> (Vec<Series>, Vec<u
         .iter()
         .map(|column| if let Values::Text(texts) = &column.values { Some(texts.places()) } else { None })
         .collect();
-    let mut known: HashMap<SeriesKey, u32, BuildNumberHasher> = HashMap::default();
+    let mut known: FxHashMap<SeriesKey, u32> = FxHashMap::default();
     let mut series: Vec<Series> = Vec::new();
     let mut of_row = Vec::with_capacity(row_count);
     // Each step tells of the ranks in the order of the step before: the series that came next then is looked at first.

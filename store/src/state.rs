@@ -161,9 +161,7 @@ impl StateStore {
     /// # Errors
     /// [`StoreError::State`]
     pub fn commit(&self, commit: &Commit) -> Result<(), StoreError> {
-        let transaction = self.writing()?;
-        self.write(&transaction, commit).map_err(|error| self.failed("write", error))?;
-        transaction.commit().map_err(|error| self.failed("write", error))
+        self.write(|transaction| write_commit(transaction, commit))
     }
 
     /// What is known of a partition; nothing of one that was never committed.
@@ -171,18 +169,15 @@ impl StateStore {
     /// # Errors
     /// [`StoreError::State`]
     pub fn partition(&self, partition: u32) -> Result<PartitionState, StoreError> {
-        let transaction = self.reading()?;
-        let failed = |error: redb::Error| self.failed("read", error);
-        let positions = transaction.open_table(POSITIONS).map_err(|error| failed(error.into()))?;
-        let position = positions.get(partition).map_err(|error| failed(error.into()))?;
-        let runs = transaction.open_table(RUNS).map_err(|error| failed(error.into()))?;
-        let mut state = PartitionState { position: position.map_or(0, |position| position.value()), runs: Vec::new() };
-        let range = (partition, "")..(partition + 1, "");
-        for entry in runs.range(range).map_err(|error| failed(error.into()))? {
-            let (key, bytes) = entry.map_err(|error| failed(error.into()))?;
-            state.runs.push(RunSnapshot { run: key.value().1.to_owned(), bytes: bytes.value().to_vec() });
-        }
-        Ok(state)
+        self.read(|transaction| {
+            let position = transaction.open_table(POSITIONS)?.get(partition)?.map_or(0, |position| position.value());
+            let (table, mut runs) = (transaction.open_table(RUNS)?, Vec::new());
+            for entry in table.range((partition, "")..(partition + 1, ""))? {
+                let (key, bytes) = entry?;
+                runs.push(RunSnapshot { run: key.value().1.to_owned(), bytes: bytes.value().to_vec() });
+            }
+            Ok(PartitionState { position, runs })
+        })
     }
 
     /// The next record of a partition that is not in the archive.
@@ -190,10 +185,9 @@ impl StateStore {
     /// # Errors
     /// [`StoreError::State`]
     pub fn archived(&self, partition: u32) -> Result<u64, StoreError> {
-        let transaction = self.reading()?;
-        let archived = transaction.open_table(ARCHIVED).map_err(|error| self.failed("read", error))?;
-        let position = archived.get(partition).map_err(|error| self.failed("read", error))?;
-        Ok(position.map_or(0, |position| position.value()))
+        self.read(|transaction| {
+            Ok(transaction.open_table(ARCHIVED)?.get(partition)?.map_or(0, |position| position.value()))
+        })
     }
 
     /// Notes that everything before a record of a partition is in the archive.
@@ -201,13 +195,10 @@ impl StateStore {
     /// # Errors
     /// [`StoreError::State`]
     pub fn set_archived(&self, partition: u32, position: u64) -> Result<(), StoreError> {
-        let transaction = self.writing()?;
-        let write = || -> Result<(), redb::Error> {
+        self.write(|transaction| {
             transaction.open_table(ARCHIVED)?.insert(partition, position)?;
             Ok(())
-        };
-        write().map_err(|error| self.failed("write", error))?;
-        transaction.commit().map_err(|error| self.failed("write", error))
+        })
     }
 
     /// Every incident, as JSON, in the order of ids.
@@ -215,11 +206,10 @@ impl StateStore {
     /// # Errors
     /// [`StoreError::State`]
     pub fn incidents(&self) -> Result<Vec<String>, StoreError> {
-        let transaction = self.reading()?;
-        let incidents = transaction.open_table(INCIDENTS).map_err(|error| self.failed("read", error))?;
-        let rows = incidents.iter().map_err(|error| self.failed("read", error))?;
-        rows.map(|row| row.map(|(_, known)| known.value().1.to_owned()).map_err(|error| self.failed("read", error)))
-            .collect()
+        self.read(|transaction| {
+            let incidents = transaction.open_table(INCIDENTS)?;
+            incidents.iter()?.map(|row| Ok(row?.1.value().1.to_owned())).collect()
+        })
     }
 
     /// One incident as it stands, as JSON.
@@ -227,10 +217,7 @@ impl StateStore {
     /// # Errors
     /// [`StoreError::State`]
     pub fn incident(&self, id: &str) -> Result<Option<String>, StoreError> {
-        let transaction = self.reading()?;
-        let incidents = transaction.open_table(INCIDENTS).map_err(|error| self.failed("read", error))?;
-        let known = incidents.get(id).map_err(|error| self.failed("read", error))?;
-        Ok(known.map(|known| known.value().1.to_owned()))
+        self.read(|transaction| Ok(transaction.open_table(INCIDENTS)?.get(id)?.map(|known| known.value().1.to_owned())))
     }
 
     /// The changes of a run from a number on, as JSON, in order.
@@ -238,13 +225,12 @@ impl StateStore {
     /// # Errors
     /// [`StoreError::State`]
     pub fn changes(&self, run: &str, from: u64) -> Result<Vec<(u64, String)>, StoreError> {
-        let transaction = self.reading()?;
-        let changes = transaction.open_table(CHANGES).map_err(|error| self.failed("read", error))?;
-        let rows = changes.range((run, from)..=(run, u64::MAX)).map_err(|error| self.failed("read", error))?;
-        rows.map(|row| {
-            row.map(|(key, json)| (key.value().1, json.value().to_owned())).map_err(|error| self.failed("read", error))
+        self.read(|transaction| {
+            let changes = transaction.open_table(CHANGES)?;
+            let rows = changes.range((run, from)..=(run, u64::MAX))?;
+            rows.map(|row| row.map(|(key, json)| (key.value().1, json.value().to_owned())).map_err(Into::into))
+                .collect()
         })
-        .collect()
     }
 
     /// Every record set aside, as JSON, by partition and offset.
@@ -252,43 +238,28 @@ impl StateStore {
     /// # Errors
     /// [`StoreError::State`]
     pub fn rejects(&self) -> Result<Vec<(u32, u64, String)>, StoreError> {
-        let transaction = self.reading()?;
-        let rejects = transaction.open_table(REJECTS).map_err(|error| self.failed("read", error))?;
-        let rows = rejects.iter().map_err(|error| self.failed("read", error))?;
-        rows.map(|row| {
-            let (key, json) = row.map_err(|error| self.failed("read", error))?;
-            let (partition, offset) = key.value();
-            Ok((partition, offset, json.value().to_owned()))
+        self.read(|transaction| {
+            let rejects = transaction.open_table(REJECTS)?;
+            let rows = rejects.iter()?.map(|row| {
+                let (key, json) = row?;
+                let (partition, offset) = key.value();
+                Ok((partition, offset, json.value().to_owned()))
+            });
+            rows.collect()
         })
-        .collect()
     }
 
-    fn write(&self, transaction: &redb::WriteTransaction, commit: &Commit) -> Result<(), redb::Error> {
-        let partition = commit.partition;
-        if let Some(position) = commit.position {
-            transaction.open_table(POSITIONS)?.insert(partition, position)?;
-            let mut runs = transaction.open_table(RUNS)?;
-            for RunSnapshot { run, bytes } in &commit.runs {
-                runs.insert((partition, run.as_str()), bytes.as_slice())?;
-            }
-        }
-        let mut incidents = transaction.open_table(INCIDENTS)?;
-        let mut changes = transaction.open_table(CHANGES)?;
-        for change in &commit.changes {
-            changes.insert((change.run.as_str(), change.number), change.json.as_str())?;
-        }
-        for IncidentRow { id, as_of, json } in &commit.incidents {
-            let known = incidents.get(id.as_str())?.map(|known| known.value().0);
-            // What is worked out again after a crash may know less than what is here.
-            if known.is_none_or(|known| *as_of >= known) {
-                incidents.insert(id.as_str(), (*as_of, json.as_str()))?;
-            }
-        }
-        let mut rejects = transaction.open_table(REJECTS)?;
-        for reject in &commit.rejects {
-            rejects.insert((partition, reject.offset), reject.json.as_str())?;
-        }
-        outbox::write(transaction, commit)
+    /// Reads in one transaction.
+    fn read<T>(&self, read: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+        let transaction = self.reading()?;
+        read(&transaction).map_err(|error| self.failed("read", error))
+    }
+
+    /// Writes in one transaction; durable when it returns.
+    fn write(&self, write: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>) -> Result<(), StoreError> {
+        let transaction = self.writing()?;
+        write(&transaction).map_err(|error| self.failed("write", error))?;
+        transaction.commit().map_err(|error| self.failed("write", error))
     }
 
     /// Makes the tables of a new state; upgrades an old one.
@@ -358,6 +329,35 @@ impl StateStore {
         }
         StoreError::State { act, path: self.path.clone(), source: Box::new(error) }
     }
+}
+
+/// Everything of a commit.
+fn write_commit(transaction: &redb::WriteTransaction, commit: &Commit) -> Result<(), redb::Error> {
+    let partition = commit.partition;
+    if let Some(position) = commit.position {
+        transaction.open_table(POSITIONS)?.insert(partition, position)?;
+        let mut runs = transaction.open_table(RUNS)?;
+        for RunSnapshot { run, bytes } in &commit.runs {
+            runs.insert((partition, run.as_str()), bytes.as_slice())?;
+        }
+    }
+    let mut incidents = transaction.open_table(INCIDENTS)?;
+    let mut changes = transaction.open_table(CHANGES)?;
+    for change in &commit.changes {
+        changes.insert((change.run.as_str(), change.number), change.json.as_str())?;
+    }
+    for IncidentRow { id, as_of, json } in &commit.incidents {
+        let known = incidents.get(id.as_str())?.map(|known| known.value().0);
+        // What is worked out again after a crash may know less than what is here.
+        if known.is_none_or(|known| *as_of >= known) {
+            incidents.insert(id.as_str(), (*as_of, json.as_str()))?;
+        }
+    }
+    let mut rejects = transaction.open_table(REJECTS)?;
+    for reject in &commit.rejects {
+        rejects.insert((partition, reject.offset), reject.json.as_str())?;
+    }
+    outbox::write(transaction, commit)
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@
 //! dictionary comes close: it holds each number once, ascending, and the rows hold its place, which is the scaled whole
 //! number less its gaps.
 
-use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -16,9 +15,9 @@ use parquet::basic::Encoding;
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
 use parquet::schema::types::ColumnDescPtr;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::chunk::{Bounds, Chunk, Facts, PageBody};
-use crate::hasher::BuildNumberHasher;
 use crate::hybrid::compress_codes;
 use crate::limits::VALUE_PAGE_ROWS;
 
@@ -27,7 +26,7 @@ const DISTINCT_SHARE_MAX: f64 = 0.97;
 /// Distinct values of a page up to which a place takes one byte, and nothing else can be smaller.
 const FEW_DISTINCT: usize = 256;
 
-type BitsMap = HashMap<u64, u32, BuildNumberHasher>;
+type BitsMap = FxHashMap<u64, u32>;
 
 /// How one segment is written.
 #[derive(Debug)]
@@ -129,7 +128,7 @@ fn split_bytes(values: &[f64]) -> Vec<u8> {
 
 /// The values as bits, each once, ascending.
 fn distinct_of(values: &[f64]) -> Vec<u64> {
-    let known: HashSet<u64, BuildNumberHasher> = values.iter().map(|value| value.to_bits()).collect();
+    let known: FxHashSet<u64> = values.iter().map(|value| value.to_bits()).collect();
     let mut distinct: Vec<u64> = known.into_iter().collect();
     distinct.sort_unstable();
     distinct
@@ -142,7 +141,7 @@ fn dictionary_of(plans: &[Plan]) -> Vec<u64> {
         .filter_map(|plan| if let Plan::Dictionary(distinct) = plan { Some(distinct) } else { None })
         .collect();
     own.sort_by_key(|distinct| distinct.len());
-    let mut known: HashSet<u64, BuildNumberHasher> = HashSet::default();
+    let mut known: FxHashSet<u64> = FxHashSet::default();
     own.into_iter().flatten().copied().filter(|bits| known.insert(*bits)).collect()
 }
 

@@ -149,6 +149,38 @@ pub struct Incident {
     pub merged_into: Option<IncidentId>,
 }
 
+impl Incident {
+    /// An open incident of the first launch, of which nothing else is known.
+    #[must_use]
+    pub fn new(id: IncidentId, run: RunId, kind: Kind, severity: Severity) -> Self {
+        Self {
+            id,
+            run,
+            attempt: Attempt(0),
+            kind,
+            severity,
+            state: State::Open,
+            first_step: None,
+            onset: None,
+            detected_step: None,
+            last_step: None,
+            started_at: None,
+            detected_at: None,
+            suspects: Vec::new(),
+            scope: None,
+            summary: String::new(),
+            evidence: Vec::new(),
+            false_alarms_per_week: None,
+            hypotheses: Vec::new(),
+            changes: Vec::new(),
+            impact: None,
+            last_good_checkpoint: None,
+            affected_checkpoints: Vec::new(),
+            merged_into: None,
+        }
+    }
+}
+
 /// What happened to an incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,6 +1,8 @@
+//! Each fact moves the causes that it should, and none makes an accusation by itself.
+
 use trainwarden_telemetry::{
-    Attempt, AuditChange, Cause, Evidence, Hypothesis, Incident, IncidentId, IncidentSuspect, Kind, Label, Metric,
-    Rank, RunId, Severity, State, Step, Timestamp,
+    AuditChange, Cause, Evidence, Hypothesis, Incident, IncidentId, IncidentSuspect, Kind, Label, Metric, Rank, RunId,
+    Severity, Step, Timestamp,
 };
 
 use super::table::{Weights, base_rates, chance};
@@ -13,30 +15,13 @@ fn incident(kind: Kind, ranks: &[u32]) -> Incident {
         device: None,
         share: 0.1,
     };
+    let id = IncidentId(format!("inc_{kind}"));
     Incident {
-        id: IncidentId(format!("inc_{kind}")),
-        run: RunId::new("r"),
-        attempt: Attempt(0),
-        kind,
-        severity: Severity::Critical,
-        state: State::Open,
         first_step: Some(Step(100)),
-        onset: None,
         detected_step: Some(Step(103)),
         last_step: Some(Step(103)),
-        started_at: None,
-        detected_at: None,
         suspects: ranks.iter().map(suspect).collect(),
-        scope: None,
-        summary: String::new(),
-        evidence: Vec::new(),
-        false_alarms_per_week: None,
-        hypotheses: Vec::new(),
-        changes: Vec::new(),
-        impact: None,
-        last_good_checkpoint: None,
-        affected_checkpoints: Vec::new(),
-        merged_into: None,
+        ..Incident::new(id, RunId::new("r"), kind, Severity::Critical)
     }
 }
 

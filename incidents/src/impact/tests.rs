@@ -1,10 +1,11 @@
+//! What is counted as lost, by hand.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ndarray::Array2;
 use trainwarden_telemetry::{
-    Attempt, Impact, Incident, IncidentId, Kind, Label, Metric, Onset, Panel, Rank, RunId, Severity, State, Step,
-    Timestamp,
+    Attempt, Impact, Incident, IncidentId, Kind, Label, Metric, Onset, Panel, Rank, RunId, Severity, Step, Timestamp,
 };
 
 use super::{Course, Meter, Pace, Span, impact};
@@ -41,29 +42,10 @@ fn pace(first_step: u64, begin_s: f64, times_s: &[f64]) -> Pace {
 fn incident(kind: Kind, onset: u64) -> Incident {
     let step = Step(onset);
     Incident {
-        id: IncidentId("inc_1".to_owned()),
-        run: RunId::new("r"),
-        attempt: Attempt(0),
-        kind,
-        severity: Severity::Critical,
-        state: State::Open,
         first_step: Some(step),
         onset: Some(Onset { step, low: step, high: step }),
         detected_step: Some(Step(onset + 5)),
-        last_step: None,
-        started_at: None,
-        detected_at: None,
-        suspects: Vec::new(),
-        scope: None,
-        summary: String::new(),
-        evidence: Vec::new(),
-        false_alarms_per_week: None,
-        hypotheses: Vec::new(),
-        changes: Vec::new(),
-        impact: None,
-        last_good_checkpoint: None,
-        affected_checkpoints: Vec::new(),
-        merged_into: None,
+        ..Incident::new(IncidentId("inc_1".to_owned()), RunId::new("r"), kind, Severity::Critical)
     }
 }
 

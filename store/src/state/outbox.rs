@@ -72,10 +72,7 @@ impl StateStore {
     /// # Errors
     /// [`StoreError::State`]
     pub fn next_notice(&self) -> Result<u64, StoreError> {
-        let transaction = self.reading()?;
-        let meta = transaction.open_table(META).map_err(|error| self.failed("read", error))?;
-        let next = meta.get(NEXT_NOTICE).map_err(|error| self.failed("read", error))?;
-        Ok(next.map_or(0, |next| next.value()))
+        self.read(|transaction| Ok(transaction.open_table(META)?.get(NEXT_NOTICE)?.map_or(0, |next| next.value())))
     }
 
     /// The number of the first change of a run of which nothing was told yet.
@@ -83,10 +80,7 @@ impl StateStore {
     /// # Errors
     /// [`StoreError::State`]
     pub fn told(&self, run: &str) -> Result<u64, StoreError> {
-        let transaction = self.reading()?;
-        let told = transaction.open_table(TOLD).map_err(|error| self.failed("read", error))?;
-        let next = told.get(run).map_err(|error| self.failed("read", error))?;
-        Ok(next.map_or(0, |next| next.value()))
+        self.read(|transaction| Ok(transaction.open_table(TOLD)?.get(run)?.map_or(0, |next| next.value())))
     }
 
     /// What was told of an incident.
@@ -94,10 +88,9 @@ impl StateStore {
     /// # Errors
     /// [`StoreError::State`]
     pub fn announced(&self, incident: &str) -> Result<Option<String>, StoreError> {
-        let transaction = self.reading()?;
-        let announced = transaction.open_table(ANNOUNCED).map_err(|error| self.failed("read", error))?;
-        let known = announced.get(incident).map_err(|error| self.failed("read", error))?;
-        Ok(known.map(|known| known.value().to_owned()))
+        self.read(|transaction| {
+            Ok(transaction.open_table(ANNOUNCED)?.get(incident)?.map(|known| known.value().to_owned()))
+        })
     }
 
     /// What was told of every incident, in the order of ids.
@@ -105,14 +98,14 @@ impl StateStore {
     /// # Errors
     /// [`StoreError::State`]
     pub fn all_announced(&self) -> Result<Vec<AnnouncedRow>, StoreError> {
-        let transaction = self.reading()?;
-        let announced = transaction.open_table(ANNOUNCED).map_err(|error| self.failed("read", error))?;
-        let rows = announced.iter().map_err(|error| self.failed("read", error))?;
-        rows.map(|row| {
-            let (incident, json) = row.map_err(|error| self.failed("read", error))?;
-            Ok(AnnouncedRow { incident: incident.value().to_owned(), json: json.value().to_owned() })
+        self.read(|transaction| {
+            let announced = transaction.open_table(ANNOUNCED)?;
+            let rows = announced.iter()?.map(|row| {
+                let (incident, json) = row?;
+                Ok(AnnouncedRow { incident: incident.value().to_owned(), json: json.value().to_owned() })
+            });
+            rows.collect()
         })
-        .collect()
     }
 
     /// The first notices of a lane that wait from a number on, at most `max`.
@@ -120,16 +113,14 @@ impl StateStore {
     /// # Errors
     /// [`StoreError::State`]
     pub fn waiting(&self, (sink, lane): (&str, u8), from: u64, max: usize) -> Result<Vec<(u64, String)>, StoreError> {
-        let transaction = self.reading()?;
-        let outbox = transaction.open_table(OUTBOX).map_err(|error| self.failed("read", error))?;
-        let range = (sink, lane, from)..=(sink, lane, u64::MAX);
-        let rows = outbox.range(range).map_err(|error| self.failed("read", error))?;
-        rows.take(max)
-            .map(|row| {
-                let (key, json) = row.map_err(|error| self.failed("read", error))?;
+        self.read(|transaction| {
+            let outbox = transaction.open_table(OUTBOX)?;
+            let rows = outbox.range((sink, lane, from)..=(sink, lane, u64::MAX))?.take(max).map(|row| {
+                let (key, json) = row?;
                 Ok((key.value().2, json.value().to_owned()))
-            })
-            .collect()
+            });
+            rows.collect()
+        })
     }
 
     /// How many notices wait for each sink.
@@ -137,18 +128,18 @@ impl StateStore {
     /// # Errors
     /// [`StoreError::State`]
     pub fn waiting_counts(&self) -> Result<std::collections::BTreeMap<String, u64>, StoreError> {
-        let transaction = self.reading()?;
-        let outbox = transaction.open_table(OUTBOX).map_err(|error| self.failed("read", error))?;
-        let mut counts = std::collections::BTreeMap::new();
-        for row in outbox.iter().map_err(|error| self.failed("read", error))? {
-            let (key, _) = row.map_err(|error| self.failed("read", error))?;
-            let sink = key.value().0;
-            match counts.get_mut(sink) {
-                Some(count) => *count += 1,
-                None => _ = counts.insert(sink.to_owned(), 1),
+        self.read(|transaction| {
+            let mut counts = std::collections::BTreeMap::new();
+            for row in transaction.open_table(OUTBOX)?.iter()? {
+                let (key, _) = row?;
+                let sink = key.value().0;
+                match counts.get_mut(sink) {
+                    Some(count) => *count += 1,
+                    None => _ = counts.insert(sink.to_owned(), 1),
+                }
             }
-        }
-        Ok(counts)
+            Ok(counts)
+        })
     }
 
     /// Takes notices out: those that arrived, and those that their receiver refused, with the reason.
@@ -158,8 +149,7 @@ impl StateStore {
     /// # Errors
     /// [`StoreError::State`]
     pub fn settle(&self, sink: &str, arrived: &[u64], refused: &[(u64, String)]) -> Result<(), StoreError> {
-        let transaction = self.writing()?;
-        let write = || -> Result<(), redb::Error> {
+        self.write(|transaction| {
             let mut outbox = transaction.open_table(OUTBOX)?;
             let mut set_aside = transaction.open_table(REFUSED)?;
             for number in arrived.iter().chain(refused.iter().map(|(number, _)| number)) {
@@ -179,9 +169,7 @@ impl StateStore {
                 }
             }
             Ok(())
-        };
-        write().map_err(|error| self.failed("write", error))?;
-        transaction.commit().map_err(|error| self.failed("write", error))
+        })
     }
 
     /// Every notice that its receiver refused: sink, number, and notice with reason as JSON.
@@ -189,15 +177,15 @@ impl StateStore {
     /// # Errors
     /// [`StoreError::State`]
     pub fn refused_notices(&self) -> Result<Vec<(String, u64, String)>, StoreError> {
-        let transaction = self.reading()?;
-        let refused = transaction.open_table(REFUSED).map_err(|error| self.failed("read", error))?;
-        let rows = refused.iter().map_err(|error| self.failed("read", error))?;
-        rows.map(|row| {
-            let (key, json) = row.map_err(|error| self.failed("read", error))?;
-            let (sink, number) = key.value();
-            Ok((sink.to_owned(), number, json.value().to_owned()))
+        self.read(|transaction| {
+            let refused = transaction.open_table(REFUSED)?;
+            let rows = refused.iter()?.map(|row| {
+                let (key, json) = row?;
+                let (sink, number) = key.value();
+                Ok((sink.to_owned(), number, json.value().to_owned()))
+            });
+            rows.collect()
         })
-        .collect()
     }
 }
 

@@ -1,3 +1,5 @@
+//! Notices wait, are tried and arrive in simulated time: none is lost, and the urgent ones overtake.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
