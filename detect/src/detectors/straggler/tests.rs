@@ -357,7 +357,7 @@ fn three_pauses_in_a_row_by_chance_are_none_where_pauses_wander_and_a_straggler_
         let is_paused = row >= 300 && row.is_multiple_of(4) && (row / 4 * 5) % 16 == rank as u64;
         if is_paused || ((500..503).contains(&row) && rank == 7) { 1.5 } else { 1.0 }
     };
-    assert_eq!(named(&verdicts_of(&noisy_panel("forward_time_s", 700, 16, wander))), []);
+    assert_eq!(named(&verdicts_of(&noisy_panel("forward_time_s", 700, 16, wander))), Vec::<u32>::new());
     let alone = |row: u64, rank: usize| if (500..503).contains(&row) && rank == 7 { 1.5 } else { 1.0 };
     assert_eq!(named(&verdicts_of(&noisy_panel("forward_time_s", 700, 16, alone))), [7]);
     let both = |row: u64, rank: usize| if row >= 500 && rank == 7 { 1.5 } else { wander(row, rank) };

@@ -151,15 +151,15 @@ mod tests {
     #[test]
     fn pauses_that_fall_on_all_ranks_alike_name_nobody() {
         let since: Vec<u32> = (0..60).map(|pause| pause * 7 % 16).collect();
-        assert_eq!(named(blame(&[], &since), 240, 16), []);
+        assert_eq!(named(blame(&[], &since), 240, 16), Vec::<u32>::new());
         let once: Vec<u32> = (0..60).map(|pause| pause * 100).collect();
-        assert_eq!(named(blame(&[], &once), 240, 8_192), []);
+        assert_eq!(named(blame(&[], &once), 240, 8_192), Vec::<u32>::new());
     }
 
     #[test]
     fn most_of_the_ranks_are_the_run() {
         let since: Vec<u32> = (0..900).map(|pause| pause % 9).collect();
-        assert_eq!(named(blame(&[], &since), 900, 16), []);
+        assert_eq!(named(blame(&[], &since), 900, 16), Vec::<u32>::new());
         assert_eq!(named(blame(&[], &since), 900, 18).len(), 9);
     }
 
