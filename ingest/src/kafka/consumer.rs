@@ -81,3 +81,46 @@ impl Drop for KafkaSource {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use rdkafka::mocking::MockCluster;
+
+    use super::super::publisher::KafkaPublisher;
+    use super::*;
+    use crate::source::Publisher;
+
+    const PARTITIONS: u32 = 6;
+
+    /// Slow brokers are the point, and real ones cannot be made slow: librdkafka's own imitation can.
+    #[test]
+    fn a_partition_is_read_from_where_it_is_begun_however_slow_the_brokers_are() {
+        let brokers = MockCluster::new(1).unwrap();
+        let options = KafkaOptions::new(brokers.bootstrap_servers());
+        let topic = &options.topics.telemetry;
+        brokers.create_topic(topic, i32::try_from(PARTITIONS).unwrap(), 1).unwrap();
+        let publisher = KafkaPublisher::open(&options).unwrap();
+        let (ack, acks) = std::sync::mpsc::channel();
+        for partition in 0..PARTITIONS {
+            let ack = ack.clone();
+            publisher.publish_to(partition, b"x", Box::new(move |place| ack.send(place).unwrap()));
+        }
+        assert!((0..PARTITIONS).all(|_| acks.recv().unwrap().is_ok()));
+        brokers.broker_round_trip_time(1, Duration::from_millis(150)).unwrap();
+
+        let mut source = KafkaSource::open(&options).unwrap();
+        let mut read = 0;
+        // A client that has lost its way is put right by a prober, but only 15 s after it began: 26 s in all.
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while read < PARTITIONS && Instant::now() < deadline {
+            match source.next(Duration::from_millis(100)).unwrap() {
+                Some(Delivery::Assigned(partition)) => source.begin(partition, 0).unwrap(),
+                Some(Delivery::Record(_)) => read += 1,
+                _ => {}
+            }
+        }
+        assert_eq!(read, PARTITIONS);
+    }
+}

@@ -1,6 +1,6 @@
 //! What librdkafka calls back while a consumer is polled: the group's changes, errors, and watermarks.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
 use super::error::is_unreadable;
@@ -42,6 +42,8 @@ struct Seen {
     changes: VecDeque<Change>,
     trouble: Option<Trouble>,
     figures: Option<Figures>,
+    /// Partitions of ours that librdkafka was told to fetch.
+    fetched: BTreeSet<u32>,
 }
 
 /// Collects what is called back; the thread that polls takes it out after each poll.
@@ -68,16 +70,33 @@ impl Membership {
         self.with(|seen| seen.trouble.clone())
     }
 
+    /// Remembers that a partition of ours is fetched from now on; false where it was already.
+    pub(super) fn fetch(&self, partition: u32) -> bool {
+        self.with(|seen| seen.fetched.insert(partition))
+    }
+
     /// A report that was not taken yet.
     pub(super) fn take_figures(&self) -> Option<Figures> {
         self.with(|seen| seen.figures.take())
     }
 
     fn note(&self, list: &TopicPartitionList, change: fn(u32) -> Change) {
-        let ours = list.elements_for_topic(&self.topic);
-        let partitions = ours.iter().filter_map(|element| u32::try_from(element.partition()).ok());
-        let changes: Vec<Change> = partitions.map(change).collect();
+        let changes: Vec<Change> = self.ours(list).map(change).collect();
         self.with(|seen| seen.changes.extend(changes));
+    }
+
+    fn ours(&self, list: &TopicPartitionList) -> impl Iterator<Item = u32> {
+        let ours = list.elements_for_topic(&self.topic);
+        ours.into_iter().filter_map(|element| u32::try_from(element.partition()).ok())
+    }
+
+    /// Those of a list that are fetched, and are no longer.
+    fn stop(&self, list: &TopicPartitionList) -> TopicPartitionList {
+        let mut stopped = TopicPartitionList::new();
+        for partition in self.ours(list).filter(|partition| self.with(|seen| seen.fetched.remove(partition))) {
+            stopped.add_partition(&self.topic, i32::try_from(partition).unwrap_or(i32::MAX));
+        }
+        stopped
     }
 }
 
@@ -109,15 +128,14 @@ impl ConsumerContext for Membership {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
         // What is refused here is told again by the group: an assignment that failed is followed by another.
         if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            // Where to read is the caller's word, so the committed offset is not asked for; until then it is paused. The
-            // end is a place that every log has, and nothing is fetched there before the pause takes hold.
-            let _ = list.set_all_offsets(Offset::End);
-            let _ = consumer.incremental_assign(list);
-            let _ = consumer.pause(list);
+            // Where to read is the caller's word, so nothing is fetched until then; the group only wants an answer. To
+            // assign at the end, to pause, and to seek later is a race in librdkafka 2.12: the answer to its question
+            // for the end, outdated by the seek, is asked again half a second later, and then moves the place there.
+            let _ = consumer.incremental_assign(&TopicPartitionList::new());
             self.note(list, Change::Assigned);
         } else {
             self.note(list, Change::Revoked);
-            let _ = consumer.incremental_unassign(list);
+            let _ = consumer.incremental_unassign(&self.stop(list));
         }
     }
 }

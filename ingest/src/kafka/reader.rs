@@ -172,18 +172,23 @@ impl Reader {
             return Err(beyond_end(log, offset, high));
         }
         let start = offset.max(low);
-        let list = self.list(partition, Offset::Offset(i64::try_from(start).unwrap_or(i64::MAX)));
-        let answer = self.consumer.seek_partitions(list.clone(), SEEK_WAIT);
-        let answer = answer.map_err(|error| source_error(log, "seek", &error))?;
-        if answer.elements().iter().any(|element| element.error().is_err()) {
+        self.fetch(partition, start).map_err(|error| source_error(log, "seek", &error))?;
+        Ok(start)
+    }
+
+    /// Has a partition fetched from an offset on.
+    fn fetch(&self, partition: u32, offset: u64) -> Result<(), KafkaError> {
+        let list = self.list(partition, Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX)));
+        if !self.consumer.context().fetch(partition) {
+            let answer = self.consumer.seek_partitions(list.clone(), SEEK_WAIT)?;
+            if answer.elements().iter().all(|element| element.error().is_ok()) {
+                return Ok(());
+            }
             // A partition whose place was no longer in the log has been stopped, and a seek does not start it again.
             let _ = self.consumer.incremental_unassign(&list);
-            self.consumer.incremental_assign(&list).map_err(|error| source_error(log, "seek", &error))?;
-            if self.paused {
-                let _ = self.consumer.pause(&list);
-            }
         }
-        Ok(start)
+        self.consumer.incremental_assign(&list)?;
+        if self.paused { self.consumer.pause(&list) } else { Ok(()) }
     }
 
     /// Sends a prober to each partition whose log goes on while nothing comes.
