@@ -127,24 +127,32 @@ impl PartitionJudge {
         let told: BTreeSet<RunId> = self.changes.iter().map(|change| RunId::new(&change.run)).collect();
         let incidents = self.take_incidents(&told);
         let (changes, rejects) = (std::mem::take(&mut self.changes), std::mem::take(&mut self.rejects));
-        Some(Commit { partition: self.partition, changes, incidents, rejects, ..Commit::default() })
+        let (partition, as_of) = (self.partition, self.next);
+        Some(Commit { partition, as_of, changes, incidents, rejects, ..Commit::default() })
     }
 
-    /// The news, with everything that changed since the last snapshot.
+    /// The news, with runs that changed since their last snapshot. When none is left, the commit has the position; until
+    /// then this is to be called again.
+    ///
+    /// * `bytes_max`: bytes of snapshots after which the commit takes no more runs.
     ///
     /// # Errors
     /// When a state does not serialise (a bug).
-    pub fn take_snapshot(&mut self) -> Result<Commit> {
-        let dirty = std::mem::take(&mut self.dirty);
-        let incidents = self.take_incidents(&dirty);
-        let mut runs = Vec::new();
-        for run in dirty {
-            let judge = self.runs.get_mut(&run).expect("a run that changed is known");
-            runs.push(RunSnapshot { run: run.0.to_string(), bytes: judge.snapshot()? });
+    pub fn take_snapshot(&mut self, bytes_max: usize) -> Result<Commit> {
+        let news = self.take_news().unwrap_or_default();
+        let (partition, as_of) = (self.partition, self.next);
+        let (mut runs, mut taken, mut bytes) = (Vec::new(), BTreeSet::new(), 0);
+        while bytes < bytes_max
+            && let Some(run) = self.dirty.pop_first()
+        {
+            let snapshot = self.runs[&run].snapshot()?;
+            bytes += snapshot.len();
+            runs.push(RunSnapshot { run: run.0.to_string(), bytes: snapshot });
+            taken.insert(run);
         }
-        let (changes, rejects) = (std::mem::take(&mut self.changes), std::mem::take(&mut self.rejects));
-        let (partition, position) = (self.partition, Some(self.next));
-        Ok(Commit { partition, position, runs, changes, incidents, rejects, ..Commit::default() })
+        let incidents = [news.incidents, self.take_incidents(&taken)].concat();
+        let position = self.dirty.is_empty().then_some(self.next);
+        Ok(Commit { partition, as_of, position, runs, incidents, ..news })
     }
 
     /// The incidents of runs that stand otherwise than in the last commit.

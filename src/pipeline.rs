@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
+use serde::ser::{Error, SerializeSeq, SerializeStruct};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_bytes::ByteBuf;
 use trainwarden_detect::{Budget, Detector, DetectorKind, Scene};
 use trainwarden_incidents::Correlator;
@@ -24,14 +25,37 @@ pub struct Pipeline {
     errors: BTreeMap<String, u64>,
 }
 
-/// Everything a pipeline knows, as it is written to a snapshot.
-#[derive(Serialize, Deserialize)]
-struct PipelineState {
+/// Everything a pipeline knows, as it is read from a snapshot.
+#[derive(Deserialize)]
+pub(crate) struct PipelineState {
     aligner: Aligner,
     scene: Scene,
     detectors: Vec<ByteBuf>,
     correlator: Correlator,
     errors: BTreeMap<String, u64>,
+}
+
+/// Writes under the same names what [`PipelineState`] reads; one detector is held as bytes at a time.
+impl Serialize for Pipeline {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Snapshots<'a>(&'a [Box<dyn Detector>]);
+        impl Serialize for Snapshots<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let mut list = serializer.serialize_seq(Some(self.0.len()))?;
+                for detector in self.0 {
+                    list.serialize_element(&ByteBuf::from(detector.snapshot().map_err(S::Error::custom)?))?;
+                }
+                list.end()
+            }
+        }
+        let mut state = serializer.serialize_struct("PipelineState", 5)?;
+        state.serialize_field("aligner", &self.aligner)?;
+        state.serialize_field("scene", &self.scene)?;
+        state.serialize_field("detectors", &Snapshots(&self.detectors))?;
+        state.serialize_field("correlator", &self.correlator)?;
+        state.serialize_field("errors", &self.errors)?;
+        state.end()
+    }
 }
 
 impl Pipeline {
@@ -113,20 +137,8 @@ impl Pipeline {
     ///
     /// # Errors
     /// When a state does not serialise (a bug).
-    pub fn snapshot(&mut self) -> Result<Vec<u8>> {
-        let detectors = self.detectors.iter().map(|detector| Ok(detector.snapshot()?.into())).collect::<Result<_>>()?;
-        // Borrowed parts under the same names read back as the owned state.
-        #[derive(Serialize)]
-        struct Borrowed<'a> {
-            aligner: &'a Aligner,
-            scene: &'a Scene,
-            detectors: Vec<ByteBuf>,
-            correlator: &'a Correlator,
-            errors: &'a BTreeMap<String, u64>,
-        }
-        let Self { aligner, scene, correlator, errors, .. } = self;
-        let state = Borrowed { aligner, scene, detectors, correlator, errors };
-        rmp_serde::to_vec_named(&state).context("pipeline state does not serialise")
+    pub fn snapshot(&self) -> Result<Vec<u8>> {
+        rmp_serde::to_vec_named(self).context("pipeline state does not serialise")
     }
 
     /// The pipeline a snapshot was taken of.
@@ -134,8 +146,14 @@ impl Pipeline {
     /// # Errors
     /// When the bytes are no snapshot of this version.
     pub fn restore(snapshot: &[u8]) -> Result<Self> {
-        let state: PipelineState =
-            rmp_serde::from_slice(snapshot).context("not a pipeline snapshot of this version")?;
+        Self::from_state(rmp_serde::from_slice(snapshot).context("not a pipeline snapshot of this version")?)
+    }
+
+    /// The pipeline that had this state.
+    ///
+    /// # Errors
+    /// When it is of another version.
+    pub(crate) fn from_state(state: PipelineState) -> Result<Self> {
         let mut detectors: Vec<Box<dyn Detector>> = DetectorKind::ALL.iter().map(|kind| kind.build()).collect();
         anyhow::ensure!(detectors.len() == state.detectors.len(), "the snapshot has other detectors than this version");
         for (detector, bytes) in detectors.iter_mut().zip(&state.detectors) {

@@ -1,6 +1,7 @@
 //! Judges one run from the frames of its log: what `serve` keeps of a run, and writes down.
 
 use std::collections::BTreeMap;
+use std::io::{BufReader, BufWriter};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -13,7 +14,7 @@ use trainwarden_ingest::{Counts, Feed, LogClock, LogPart, Membership};
 use trainwarden_proto::v1::Mark;
 use trainwarden_telemetry::{Change, Event, Incident, RunId};
 
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, PipelineState};
 
 /// How much later than younger rows a row of recorded telemetry may come, in nanoseconds of log time.
 pub const LATENESS_NS: i64 = 2_000_000_000;
@@ -23,8 +24,13 @@ pub const LATENESS_STEPS: i64 = 8;
 const NAMES_MAX: usize = 1 << 16;
 /// Of a snapshot: it is taken every few seconds, and speed matters more than the last percent.
 const ZSTD_LEVEL: i32 = 1;
+/// Bytes that go to the compressor at once.
+const WRITE_BYTES: usize = 64 << 10;
+const UNWRITTEN: &str = "the state of a run does not serialise";
+const UNCOMPRESSED: &str = "the state of a run does not compress";
+const DAMAGED: &str = "the snapshot of a run is damaged";
 /// Version of a snapshot. Another one is not read: the log is judged again from its oldest record.
-const SNAPSHOT_VERSION: u8 = 2;
+const SNAPSHOT_VERSION: u8 = 3;
 
 /// What was counted of the frames of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,12 +84,23 @@ struct Judging {
     pipeline: Pipeline,
 }
 
-/// The form of a snapshot.
-#[derive(Serialize, Deserialize)]
+/// The form of a snapshot, as it is read.
+#[derive(Deserialize)]
 struct Snapshot {
     log: RunLogState,
-    judging: Option<ByteBuf>,
+    judging: Option<JudgingState>,
 }
+
+/// ... and as it is written.
+#[derive(Serialize)]
+struct SnapshotOf<'a> {
+    log: &'a RunLogState,
+    judging: Option<JudgingOf<'a>>,
+}
+
+/// The feed in its own, unnamed form: it holds rows.
+type JudgingState = (ByteBuf, PipelineState);
+type JudgingOf<'a> = (ByteBuf, &'a Pipeline);
 
 impl RunJudge {
     /// A judge of a run of which nothing has come.
@@ -235,12 +252,14 @@ impl RunJudge {
     ///
     /// # Errors
     /// When a state does not serialise (a bug).
-    pub fn snapshot(&mut self) -> Result<Vec<u8>> {
-        let judging = self.judging.as_mut().map(Judging::snapshot).transpose()?.map(ByteBuf::from);
-        let plain = rmp_serde::to_vec_named(&Snapshot { log: self.log.clone(), judging })
-            .context("the state of a run does not serialise")?;
-        let packed = zstd::bulk::compress(&plain, ZSTD_LEVEL).context("the state of a run does not compress")?;
-        Ok([&[SNAPSHOT_VERSION], packed.as_slice()].concat())
+    pub fn snapshot(&self) -> Result<Vec<u8>> {
+        let judging = self.judging.as_ref().map(Judging::state).transpose()?;
+        // Compressed while it is written: a large run has a hundred megabytes of state.
+        let packer = zstd::Encoder::new(vec![SNAPSHOT_VERSION], ZSTD_LEVEL).context(UNCOMPRESSED)?;
+        let mut writer = BufWriter::with_capacity(WRITE_BYTES, packer);
+        rmp_serde::encode::write_named(&mut writer, &SnapshotOf { log: &self.log, judging }).context(UNWRITTEN)?;
+        let packer = writer.into_inner().map_err(|error| error.into_error()).context(UNCOMPRESSED)?;
+        packer.finish().context(UNCOMPRESSED)
     }
 
     /// The judge a snapshot was taken of.
@@ -253,9 +272,9 @@ impl RunJudge {
             *version == SNAPSHOT_VERSION,
             "the snapshot of run `{run}` is of version {version}, and this program reads {SNAPSHOT_VERSION}"
         );
-        let plain = zstd::decode_all(bytes).context("the snapshot of a run is damaged")?;
-        let Snapshot { log, judging } = rmp_serde::from_slice(&plain).context("the snapshot of a run is damaged")?;
-        let judging = judging.map(|bytes| Judging::restore(&bytes)).transpose()?;
+        let plain = zstd::Decoder::new(bytes).context(DAMAGED)?;
+        let Snapshot { log, judging } = rmp_serde::from_read(BufReader::new(plain)).context(DAMAGED)?;
+        let judging = judging.map(Judging::from_state).transpose()?;
         Ok(Self { run: run.clone(), log, judging })
     }
 
@@ -312,15 +331,21 @@ impl Judging {
         changes
     }
 
-    fn snapshot(&mut self) -> Result<Vec<u8>> {
-        let state = (&self.feed, ByteBuf::from(self.pipeline.snapshot()?));
-        rmp_serde::to_vec(&state).context("the state of a run does not serialise")
+    fn state(&self) -> Result<JudgingOf<'_>> {
+        Ok((rmp_serde::to_vec(&self.feed).context(UNWRITTEN)?.into(), &self.pipeline))
+    }
+
+    fn from_state((feed, pipeline): JudgingState) -> Result<Self> {
+        let feed = rmp_serde::from_slice(&feed).context(DAMAGED)?;
+        Ok(Self { feed, pipeline: Pipeline::from_state(pipeline)? })
+    }
+
+    fn snapshot(&self) -> Result<Vec<u8>> {
+        rmp_serde::to_vec_named(&self.state()?).context(UNWRITTEN)
     }
 
     fn restore(bytes: &[u8]) -> Result<Self> {
-        let (feed, pipeline): (Feed, ByteBuf) =
-            rmp_serde::from_slice(bytes).context("the snapshot of a run is damaged")?;
-        Ok(Self { feed, pipeline: Pipeline::restore(&pipeline)? })
+        Self::from_state(rmp_serde::from_slice(bytes).context(DAMAGED)?)
     }
 }
 

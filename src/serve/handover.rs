@@ -116,21 +116,22 @@ impl Handover {
 
     /// Leaves a snapshot for the next worker; its runs first, so that the position never promises what is not there.
     pub(super) fn leave(&mut self, commit: &Commit) -> Result<()> {
-        let Some(position) = commit.position else { return Ok(()) };
         for RunSnapshot { run, bytes } in &commit.runs {
             let turn = self.turns.entry((commit.partition, run.clone())).or_default();
             let pieces: Vec<&[u8]> = bytes.chunks(CHUNK_BYTES).collect();
             let count = u32::try_from(pieces.len()).context("a snapshot is too large")?;
             let mut pairs = Vec::new();
             for (index, bytes) in (0..).zip(pieces) {
-                let chunk = Chunk { run: run.clone(), position, index, count, bytes: bytes.to_vec() };
+                let (run, position, bytes) = (run.clone(), commit.as_of, bytes.to_vec());
+                let chunk = Chunk { run, position, index, count, bytes };
                 let value = rmp_serde::to_vec(&chunk).context("a snapshot does not serialise")?;
-                pairs.push((key_of(run, !*turn, index), value));
+                pairs.push((key_of(&chunk.run, !*turn, index), value));
             }
             let pairs: Vec<_> = pairs.iter().map(|(key, value)| (key.as_str(), Some(value.as_slice()))).collect();
             self.state.write(commit.partition, &pairs)?;
             *turn = !*turn;
         }
+        let Some(position) = commit.position else { return Ok(()) };
         let value = rmp_serde::to_vec(&position).context("a number serialises")?;
         Ok(self.state.write(commit.partition, &[(POSITION_KEY, Some(&value))])?)
     }

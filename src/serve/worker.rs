@@ -23,6 +23,10 @@ const WAIT: Duration = Duration::from_millis(50);
 const NEWS_EVERY: Duration = Duration::from_millis(100);
 /// What is judged again after a crash is at most so much of the log.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(5);
+/// ... but large states are written more rarely: so many times as long as it took lies between two snapshots.
+const SNAPSHOT_PAUSE: u32 = 20;
+/// Bytes of snapshots after which a commit takes no more: those of a fleet do not fit into memory side by side.
+const COMMIT_BYTES: usize = 16 << 20;
 /// The log's clock goes on at least so often, while a live run is watched: a hang is told so much after its deadline.
 const TICK_EVERY: Duration = Duration::from_millis(250);
 /// Pause before something outside that failed is tried again.
@@ -116,7 +120,7 @@ impl Worker {
             }
             if now >= snapshot_at {
                 self.write_snapshots()?;
-                snapshot_at = Instant::now() + SNAPSHOT_EVERY;
+                snapshot_at = Instant::now() + SNAPSHOT_EVERY.max(now.elapsed() * SNAPSHOT_PAUSE);
                 news_at = Instant::now() + NEWS_EVERY;
             } else if now >= news_at {
                 self.write_news();
@@ -130,10 +134,8 @@ impl Worker {
         match delivery {
             Delivery::Assigned(partition) => self.begin(partition)?,
             Delivery::Revoked(partition) => {
-                if let Some(mut judge) = self.partitions.remove(&partition) {
-                    let commit = judge.take_snapshot()?;
-                    self.write(commit);
-                }
+                self.write_snapshot(partition)?;
+                self.partitions.remove(&partition);
             }
             Delivery::Record(record) => {
                 if let Some(judge) = self.partitions.get_mut(&record.partition) {
@@ -200,19 +202,27 @@ impl Worker {
 
     fn write_snapshots(&mut self) -> Result<()> {
         let partitions: Vec<u32> = self.partitions.keys().copied().collect();
-        for partition in partitions {
-            let judge = self.partitions.get_mut(&partition).expect("its key was just read");
-            let commit = judge.take_snapshot()?;
-            let position = commit.position;
-            self.write(commit);
-            if let Some(position) = position
-                && let Err(error) = self.source.commit(partition, position)
-            {
+        partitions.into_iter().try_for_each(|partition| {
+            let Some(position) = self.write_snapshot(partition)? else { return Ok(()) };
+            if let Err(error) = self.source.commit(partition, position) {
                 // Advisory: what counts is our own state.
                 warn!(partition, %error, "the log did not take the position");
             }
+            Ok(())
+        })
+    }
+
+    /// Writes down what is known of a partition; gives up to where.
+    fn write_snapshot(&mut self, partition: u32) -> Result<Option<u64>> {
+        while let Some(judge) = self.partitions.get_mut(&partition) {
+            let commit = judge.take_snapshot(COMMIT_BYTES)?;
+            let position = commit.position;
+            self.write(commit);
+            if position.is_some() {
+                return Ok(position);
+            }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Writes until it is written, or the service stops: nothing more is read meanwhile, so nothing is lost.

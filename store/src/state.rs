@@ -76,9 +76,11 @@ pub struct RejectRow {
 pub struct Commit {
     /// Of which partition.
     pub partition: u32,
-    /// The next record that the snapshots do not know; `None` = no snapshot is in this commit.
+    /// The next record that this commit does not know.
+    pub as_of: u64,
+    /// The same, once every run that changed since the last position is written: in this commit, or in those before it.
     pub position: Option<u64>,
-    /// Runs that changed since the last position.
+    /// Runs that changed since the last position; all of them, or as many as a commit takes.
     pub runs: Vec<RunSnapshot>,
     /// Changes since the last commit.
     pub changes: Vec<ToldChange>,
@@ -336,10 +338,10 @@ fn write_commit(transaction: &redb::WriteTransaction, commit: &Commit) -> Result
     let partition = commit.partition;
     if let Some(position) = commit.position {
         transaction.open_table(POSITIONS)?.insert(partition, position)?;
-        let mut runs = transaction.open_table(RUNS)?;
-        for RunSnapshot { run, bytes } in &commit.runs {
-            runs.insert((partition, run.as_str()), bytes.as_slice())?;
-        }
+    }
+    let mut runs = transaction.open_table(RUNS)?;
+    for RunSnapshot { run, bytes } in &commit.runs {
+        runs.insert((partition, run.as_str()), bytes.as_slice())?;
     }
     let mut incidents = transaction.open_table(INCIDENTS)?;
     let mut changes = transaction.open_table(CHANGES)?;

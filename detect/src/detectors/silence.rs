@@ -43,7 +43,7 @@ const SPEC: Spec = Spec {
     watches: &["samples: every metric of ranks"],
     kinds: &[Kind::Silence],
 };
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Rows after which a rank's habit is known.
 const REGULAR_ROWS: u32 = 8;
 /// A rank may lose one row in so many and still count as regular: networks drop some.
@@ -69,11 +69,20 @@ pub(crate) struct Silence {
     /// Every rank that spoke, ascending; the vectors below run along it.
     ranks: Vec<Rank>,
     heard: Vec<Label>,
-    metrics: BTreeMap<Metric, Vec<Habit>>,
+    metrics: BTreeMap<Metric, Habits>,
     open: Vec<OpenCase>,
     /// The whole run is silent.
     quiet: Option<Verdict>,
     cases: u64,
+}
+
+/// How ranks deliver one metric.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Habits {
+    /// Of each rank that spoke.
+    of: Vec<Habit>,
+    /// Ranks whose last rows are absent: few, as a rule.
+    absences: BTreeMap<Rank, Absence>,
 }
 
 /// How one rank delivers one metric.
@@ -81,8 +90,13 @@ pub(crate) struct Silence {
 struct Habit {
     rows: u32,
     missed: u32,
-    absent: u32,
-    /// First row of the present absence.
+}
+
+/// Rows of a rank that are absent, without one between them.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Absence {
+    rows: u32,
+    /// The first of them.
     since: Label,
 }
 
@@ -117,7 +131,7 @@ impl Silence {
             if let Err(at) = self.ranks.binary_search(rank) {
                 self.ranks.insert(at, *rank);
                 self.heard.insert(at, Label::default());
-                self.metrics.values_mut().for_each(|habits| habits.insert(at, Habit::default()));
+                self.metrics.values_mut().for_each(|habits| habits.of.insert(at, Habit::default()));
             }
         }
         let index = |rank| self.ranks.binary_search(rank).expect("every rank of the panel was let in");
@@ -140,7 +154,8 @@ impl Silence {
             if self.metrics.len() == METRICS_MAX {
                 return verdicts;
             }
-            self.metrics.insert(panel.metric.clone(), vec![Habit::default(); self.ranks.len()]);
+            let of = vec![Habit::default(); self.ranks.len()];
+            self.metrics.insert(panel.metric.clone(), Habits { of, absences: BTreeMap::new() });
         }
         for row in 0..panel.rows() {
             let convicted = self.read_row(panel, row, &indices, scene);
@@ -159,21 +174,19 @@ impl Silence {
         let habits = self.metrics.get_mut(&panel.metric).expect("the metric was let in");
         let mut convicted = Vec::new();
         for (column, (&index, &is_present)) in indices.iter().zip(panel.present.row(row)).enumerate() {
-            let habit = &mut habits[index];
+            let (habit, rank) = (&mut habits.of[index], panel.ranks[column]);
             if is_present {
                 habit.rows = habit.rows.saturating_add(1);
-                habit.missed = habit.missed.saturating_add(habit.absent.min(1));
-                habit.absent = 0;
+                let was_absent = !habits.absences.is_empty() && habits.absences.remove(&rank).is_some();
+                habit.missed = habit.missed.saturating_add(was_absent.into());
                 let time = panel.clock(row, column).or(label.time);
                 self.heard[index] = later(self.heard[index], Label { step: label.step, time });
             } else if is_witnessed {
-                if habit.absent == 0 {
-                    habit.since = label;
-                }
-                habit.absent = habit.absent.saturating_add(1);
-                let has_left = scene.exit_of(panel.attempt, panel.ranks[column]).is_some();
-                let is_gone = habit.absent >= ABSENT_ROWS && habit.is_regular() && !has_left;
-                if is_gone && is_before(self.heard[index], habit.since) {
+                let absence = habits.absences.entry(rank).or_insert(Absence { rows: 0, since: label });
+                absence.rows = absence.rows.saturating_add(1);
+                let has_left = scene.exit_of(panel.attempt, rank).is_some();
+                let is_gone = absence.rows >= ABSENT_ROWS && habit.is_regular() && !has_left;
+                if is_gone && is_before(self.heard[index], absence.since) {
                     convicted.push(index);
                 }
             }
@@ -212,7 +225,7 @@ impl Silence {
                 Some(at) => at,
                 None if self.open.len() == CASES_MAX => continue,
                 None => {
-                    let since = self.metrics[&panel.metric][index].since;
+                    let since = self.metrics[&panel.metric].absences[&rank].since;
                     let told = raised(panel, since, last_word, self.cases);
                     self.cases += 1;
                     self.open.push(OpenCase { told, silent: BTreeSet::new(), last_word });

@@ -69,7 +69,7 @@ pub(crate) struct SampleLane {
     /// Told ranks; a lane with a rank outside of them never knows that it is complete.
     told: Option<Arc<BTreeSet<u32>>>,
     has_untold: bool,
-    /// Last value of each slot, for counters.
+    /// Last value of each slot, of a counter only.
     totals: Vec<Option<f64>>,
     closed: VecDeque<ClosedRow>,
 }
@@ -156,7 +156,9 @@ impl SampleLane {
         }
         let slot = self.slots.len() as u32;
         self.slots.push((rank, key));
-        self.totals.push(None);
+        if self.key.metric.is_counter() {
+            self.totals.push(None);
+        }
         if rank < DENSE_RANKS_MAX {
             if self.dense.len() <= rank as usize {
                 self.dense.resize(rank as usize + 1, NO_U32);

@@ -1,3 +1,5 @@
+//! A state as it is left: by a commit, by two processes, by a full disk, by a kill at any step.
+
 use super::*;
 
 fn change(number: u64, json: &str) -> ToldChange {
@@ -32,6 +34,19 @@ fn what_was_committed_is_there_after_a_restart_and_by_partition() {
     assert_eq!(store.partition(3).expect("read"), PartitionState::default());
     assert_eq!(store.incidents().expect("read"), ["{}"]);
     assert_eq!(store.rejects().expect("read"), [(1, 3, "why".to_owned())]);
+}
+
+#[test]
+fn runs_may_be_further_than_the_position_that_follows_them() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let store = StateStore::open(&dir.path().join("state.redb")).expect("a new state");
+    store.commit(&Commit { as_of: 7, runs: vec![snapshot("a", "7")], ..Commit::default() }).expect("written");
+    let ahead = PartitionState { position: 0, runs: vec![snapshot("a", "7")] };
+    assert_eq!(store.partition(0).expect("read"), ahead);
+    let last = Commit { as_of: 7, position: Some(7), runs: vec![snapshot("b", "7")], ..Commit::default() };
+    store.commit(&last).expect("written");
+    let whole = PartitionState { position: 7, runs: vec![snapshot("a", "7"), snapshot("b", "7")] };
+    assert_eq!(store.partition(0).expect("read"), whole);
 }
 
 #[test]
@@ -131,6 +146,7 @@ impl redb::StorageBackend for Disk {
 fn step_of(number: u64) -> Commit {
     Commit {
         partition: 0,
+        as_of: number,
         position: Some(number),
         runs: vec![snapshot("a", &"x".repeat(5_000 * number as usize))],
         changes: vec![change(number, "{}")],
