@@ -14,7 +14,7 @@ use axum::routing::post;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
-use trainwarden_query::{Answer, Form, Limits, Problem, QueryError, Request, Runner, Sources};
+use trainwarden_query::{Answer, Cancel, Form, Limits, Problem, QueryError, Request, Runner, Sources};
 use trainwarden_store::{Archive, StateStore};
 
 use crate::config::Config;
@@ -108,9 +108,9 @@ fn answer(desk: &Desk, question: Question, form: Form) -> Result<(Answer, Vec<u8
     let incidents = desk.store.incidents().map_err(failed)?;
     let sources = Sources { archive: desk.archive.clone(), folders: Vec::new(), incidents };
     let Question { sql, rows_max } = question;
-    let request = Request { sql, sources, form, rows_max, limits: Limits::default() };
+    let request = Request { sql, sources, form, rows_max, limits: Limits::default(), ..Request::default() };
     let (begun, mut bytes) = (Instant::now(), Vec::new());
-    let answer = desk.runner.ask(&request, &mut bytes);
+    let answer = desk.runner.ask(&request, &mut bytes, &Cancel::default());
     desk.journal.note("http", &request.sql, &answer, begun.elapsed());
     Ok((answer?, bytes))
 }
