@@ -19,6 +19,8 @@ use crate::archived::archive;
 use crate::service::{Service, replayed, send_to, wait_told};
 
 mod archived;
+#[path = "sql/flight.rs"]
+mod flight;
 #[path = "sql/hostile.rs"]
 mod hostile;
 mod recorded;
