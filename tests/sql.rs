@@ -23,6 +23,8 @@ mod archived;
 mod flight;
 #[path = "sql/hostile.rs"]
 mod hostile;
+#[path = "sql/notebooks.rs"]
+mod notebooks;
 mod recorded;
 mod service;
 
