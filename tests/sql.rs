@@ -25,6 +25,8 @@ mod flight;
 mod hostile;
 #[path = "sql/notebooks.rs"]
 mod notebooks;
+#[path = "sql/prompt.rs"]
+mod prompt;
 mod recorded;
 mod service;
 
@@ -123,7 +125,7 @@ fn an_error_says_where_and_what_to_write_instead() {
     let nowhere = sql(&["--data", "/nowhere", "-c", "select 1"]);
     assert_eq!(nowhere.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&nowhere.stderr).contains("--run-folder"));
-    let late = sql(&["--run-folder", text(&folder), "--time-limit", "1", "-c", hostile::NEVER]);
+    let late = sql(&["--run-folder", text(&folder), "--time-limit", "1", "-c", hostile::NEVER_AND_SMALL]);
     assert!(String::from_utf8_lossy(&late.stderr).contains("no answer within 1 s"), "{late:?}");
     let large = sql(&["--run-folder", text(&folder), "-m", "300", "-c", "select repeat('x', 2000000000)"]);
     let error = String::from_utf8_lossy(&large.stderr);

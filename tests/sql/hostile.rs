@@ -36,6 +36,9 @@ const FUNCTIONS: [&str; 14] = [
 
 /// A question that has no answer in anybody's lifetime.
 pub(crate) const NEVER: &str = "select sum(sin(a.value) * cos(b.value) * c.value) from samples a, samples b, samples c";
+/// ... and it needs little memory, so that nothing but time ends it.
+pub(crate) const NEVER_AND_SMALL: &str = "select sum(sin(a.value) * cos(b.value) * c.value) \
+    from (select value from samples limit 4000) a, (select value from samples limit 4000) b, samples c";
 
 /// All families together.
 ///
