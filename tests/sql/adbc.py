@@ -3,6 +3,7 @@
 adbc.py ask URL ANSWERS       everything that a client of a database does; ANSWERS is a folder of what `trainwarden sql`
                               answers, an Arrow stream with its statement in a file of the same name beside it
 adbc.py cancel URL PID        questions that would not end, ended in every way there is; PID is the service
+adbc.py slow URL JOURNAL      asks for much, and reads none of it before the service has given up
 adbc.py promise URL FOLDER    keeps a ticket and the handle of a prepared statement in a folder
 adbc.py redeem URL FOLDER     asks with them
 adbc.py token URL TOKEN       asks with a token; `none` = without
@@ -155,8 +156,7 @@ def cancel(url, service):
 
 
 def by_action(client, action, service):
-    descriptor = pyarrow.flight.FlightDescriptor.for_command(any_of("CommandStatementQuery", field(1, NEVER.encode())))
-    info = client.get_flight_info(descriptor)
+    info = info_of(client, NEVER)
     body = field(1, info.serialize())
     action = pyarrow.flight.Action(action, body if action == "CancelFlightInfo" else any_of("ActionCancelQueryRequest", body))
     end = lambda: [result.body.to_pybytes() for result in client.do_action(action)]
@@ -172,10 +172,25 @@ def by_action(client, action, service):
     assert "the question was cancelled" in said[0], said
 
 
+def info_of(client, sql):
+    asked = any_of("CommandStatementQuery", field(1, sql.encode()))
+    return client.get_flight_info(pyarrow.flight.FlightDescriptor.for_command(asked))
+
+
+def slow(url, journal):
+    client = pyarrow.flight.FlightClient(f"grpc://{url}")
+    info = info_of(client, "select a.* from samples a, samples b limit 500000")
+    answer = client.do_get(info.endpoints[0].ticket)
+    journal = pathlib.Path(journal)
+    wait("the service has given up", lambda: journal.exists() and "no answer within 10 s" in journal.read_text())
+    # What had come by then is read, and then told to be no answer.
+    assert answer.read_chunk().data.num_rows > 0
+    assert "no answer within 10 s" in refusal(answer.read_all, pyarrow.ArrowException)
+
+
 def promise(url, folder):
     client = pyarrow.flight.FlightClient(f"grpc://{url}")
-    asked = any_of("CommandStatementQuery", field(1, b"select 6 * 7 as answer"))
-    info = client.get_flight_info(pyarrow.flight.FlightDescriptor.for_command(asked))
+    info = info_of(client, "select 6 * 7 as answer")
     (pathlib.Path(folder) / "ticket").write_bytes(info.endpoints[0].ticket.ticket)
     create = any_of("ActionCreatePreparedStatementRequest", field(1, b"select 6 * 7 as answer"))
     [result] = client.do_action(pyarrow.flight.Action("CreatePreparedStatement", create))
@@ -279,4 +294,4 @@ def for_ever(cursor):
 
 if __name__ == "__main__":
     modes = {"ask": ask, "hostile": hostile, "cancel": cancel, "token": token, "wait": ask_for_ever}
-    (modes | {"promise": promise, "redeem": redeem})[sys.argv[1]](*sys.argv[2:])
+    (modes | {"slow": slow, "promise": promise, "redeem": redeem})[sys.argv[1]](*sys.argv[2:])

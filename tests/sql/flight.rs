@@ -97,6 +97,15 @@ fn a_question_that_nobody_waits_for_is_not_answered_any_more() {
 }
 
 #[test]
+fn an_answer_that_breaks_off_for_a_slow_reader_is_told_to_be_none() {
+    let dir = archived(&["slow_rank_5"]);
+    let mut service = Service::start(dir.path(), &[]);
+    let output = adbc(&["slow", &service.url(), text(&dir.path().join("queries.jsonl"))]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    service.stop();
+}
+
+#[test]
 fn a_ticket_and_a_handle_outlive_the_service_that_gave_them() {
     let dir = archived(&["slow_rank_5"]);
     let kept = tempfile::tempdir().expect("a folder");
