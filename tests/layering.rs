@@ -27,6 +27,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("arrow", &["ingest", "store", "trainwarden"]),
     ("rdkafka", &["ingest"]),
     ("redb", &["store"]),
+    ("arrow-flight", &["trainwarden"]),
     ("datafusion", &["query"]),
     ("landlock", &["query"]),
     ("seccompiler", &["query"]),

@@ -19,8 +19,14 @@ use crate::archived::archive;
 use crate::service::{Service, replayed, send_to, wait_told};
 
 mod archived;
+#[path = "sql/flight.rs"]
+mod flight;
 #[path = "sql/hostile.rs"]
 mod hostile;
+#[path = "sql/notebooks.rs"]
+mod notebooks;
+#[path = "sql/prompt.rs"]
+mod prompt;
 mod recorded;
 mod service;
 

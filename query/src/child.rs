@@ -15,6 +15,7 @@ use crate::explain::problem_of;
 use crate::gate;
 use crate::limits::Limits;
 use crate::output::{Capped, Form, Writer};
+use crate::parameters::{self, Parameters};
 use crate::sandbox::{self, Locks};
 
 /// Stack of the thread that plans.
@@ -33,6 +34,10 @@ pub struct Request {
     pub rows_max: usize,
     /// What it may use.
     pub limits: Limits,
+    /// Values of the placeholders: one row, as a stream of Arrow IPC.
+    pub parameters: Option<Parameters>,
+    /// Only the columns of the answer are asked for, and those of the parameters: two streams of Arrow IPC without rows.
+    pub is_shape_only: bool,
 }
 
 /// How a request went.
@@ -146,7 +151,18 @@ async fn answer_one(
     request: &Request,
     out: &mut dyn Write,
 ) -> Result<u64, QueryError> {
-    let mut stream = engine.answer(statement).await?;
+    let mut plan = engine.plan(statement).await?;
+    if request.is_shape_only {
+        let parameters = parameters::schema_of(&plan)?;
+        for schema in [engine.shape(plan).await?, parameters] {
+            Writer::new(out, Form::Arrow, schema, 0)?.finish()?;
+        }
+        return Ok(0);
+    }
+    if let Some(parameters) = &request.parameters {
+        plan = parameters.fill(plan)?;
+    }
+    let mut stream = engine.answer(plan).await?;
     let mut writer = Writer::new(out, request.form, stream.schema(), request.rows_max)?;
     while let Some(batch) = stream.next().await {
         writer.write(&batch?)?;

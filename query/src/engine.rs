@@ -14,7 +14,7 @@ use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
-use datafusion::logical_expr::LogicalPlanBuilder;
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::object_store::local::LocalFileSystem;
 use datafusion::object_store::{ObjectMeta, ObjectStore};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -30,6 +30,11 @@ use crate::limits::{Limits, POOL_SHARE};
 use crate::tables::archive::{ArchiveTable, FilePart};
 use crate::tables::coverage::CoverageTable;
 use crate::tables::{docs, folder, incidents};
+
+/// The one catalog, as clients of databases know them.
+pub const CATALOG: &str = "trainwarden";
+/// The one schema in it.
+pub const SCHEMA: &str = "public";
 
 /// Where the rows are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,16 +120,37 @@ impl Engine {
         names
     }
 
-    /// Plans a statement and begins to answer it.
+    /// Plans a statement; what changes something is refused.
     ///
     /// # Errors
     /// [`QueryError::Engine`].
-    pub(crate) async fn answer(&self, statement: Statement) -> Result<SendableRecordBatchStream, QueryError> {
+    pub(crate) async fn plan(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
         let plan = self.context.state().statement_to_plan(statement).await?;
         let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         options.verify_plan(&plan)?;
+        Ok(plan)
+    }
+
+    /// Begins to answer.
+    ///
+    /// # Errors
+    /// [`QueryError::Engine`].
+    pub(crate) async fn answer(&self, plan: LogicalPlan) -> Result<SendableRecordBatchStream, QueryError> {
         let frame = self.context.execute_logical_plan(plan).await?;
         Ok(frame.execute_stream().await?)
+    }
+
+    /// The columns of the answer, as far as they are known without the values of placeholders.
+    ///
+    /// # Errors
+    /// [`QueryError::Engine`].
+    pub(crate) async fn shape(&self, plan: LogicalPlan) -> Result<SchemaRef, QueryError> {
+        if !plan.get_parameter_names()?.is_empty() {
+            return Ok(SchemaRef::clone(plan.schema().inner()));
+        }
+        // What is planned to the end has the columns of the rows to come, also in whether they may be null.
+        let frame = self.context.execute_logical_plan(plan).await?;
+        Ok(frame.create_physical_plan().await?.schema())
     }
 
     fn add(&mut self, name: &'static str, table: Arc<dyn TableProvider>) -> Result<(), QueryError> {
@@ -136,6 +162,14 @@ impl Engine {
     fn add_batch(&mut self, name: &'static str, batch: RecordBatch) -> Result<(), QueryError> {
         self.add(name, memory(vec![batch])?)
     }
+}
+
+/// Names and schemas of all tables, as they are without a row.
+///
+/// # Errors
+/// [`QueryError::Engine`].
+pub async fn table_schemas() -> Result<Vec<(&'static str, SchemaRef)>, QueryError> {
+    Ok(Engine::open(&Sources::default(), &Limits::default()).await?.tables)
 }
 
 /// The store of the parts, and the parts of an archive.
@@ -171,7 +205,8 @@ fn time_of(nanoseconds: i64) -> std::time::SystemTime {
 }
 
 fn session(store: Arc<dyn ObjectStore>, limits: &Limits) -> Result<SessionContext, QueryError> {
-    let mut config = SessionConfig::new().with_target_partitions(limits.threads).with_information_schema(false);
+    let config = SessionConfig::new().with_target_partitions(limits.threads).with_information_schema(false);
+    let mut config = config.with_default_catalog_and_schema(CATALOG, SCHEMA);
     let options = config.options_mut();
     options.sql_parser.collect_spans = true;
     options.execution.enable_recursive_ctes = false;

@@ -64,6 +64,10 @@ pub enum QueryError {
     #[error("{0}")]
     Ended(String),
 
+    /// Who asked does not want to know any more.
+    #[error("the question was cancelled")]
+    Cancelled,
+
     /// The process that answers cannot be started or locked in.
     #[error("cannot {act} the query process: {reason}")]
     Process {

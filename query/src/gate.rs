@@ -3,6 +3,7 @@
 //! Parser and planner recurse, and a stack that overflows ends the process: so brackets, chains and length are counted
 //! on the tokens, before anything recurses. Only `SELECT` and `EXPLAIN` pass.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use datafusion::sql::parser::{DFParserBuilder, Statement};
@@ -55,6 +56,7 @@ pub(crate) fn statements(sql: &str) -> Result<Vec<Statement>, QueryError> {
         QueryError::Statement(Problem { message: error.message, line, column, hint: None })
     })?;
     check_tokens(&tokens)?;
+    let sql = &*numbered(sql, &tokens);
     let parser = DFParserBuilder::new(sql).with_dialect(&dialect).with_recursion_limit(DEPTH_MAX + 2).build();
     let parsed = parser.and_then(|mut parser| parser.parse_statements());
     let parsed = parsed.map_err(|error| QueryError::Statement(parse_problem(&error.strip_backtrace())))?;
@@ -97,6 +99,30 @@ fn check_tokens(tokens: &[TokenWithSpan]) -> Result<(), QueryError> {
         check_size(depth_max, "brackets inside each other", DEPTH_MAX)?;
     }
     Ok(())
+}
+
+/// The text with its placeholders as the planner knows them: `?` becomes `$1`, the next one `$2`.
+fn numbered<'a>(sql: &'a str, tokens: &[TokenWithSpan]) -> Cow<'a, str> {
+    let asks = |token: &&TokenWithSpan| matches!(&token.token, Token::Placeholder(name) if name == "?");
+    let mut places = tokens.iter().filter(asks).map(|token| token.span.start);
+    let Some(mut next) = places.next() else { return Cow::Borrowed(sql) };
+    let (mut text, mut count) = (String::with_capacity(sql.len() + 64), 0_usize);
+    let mut at = Location { line: 1, column: 1 };
+    for character in sql.chars() {
+        if at == next {
+            count += 1;
+            text.push_str(&format!("${count}"));
+            next = places.next().unwrap_or(Location { line: 0, column: 0 });
+        } else {
+            text.push(character);
+        }
+        at = if character == '\n' {
+            Location { line: at.line + 1, column: 1 }
+        } else {
+            Location { column: at.column + 1, ..at }
+        };
+    }
+    Cow::Owned(text)
 }
 
 fn is_text(token: &Token) -> bool {
@@ -232,6 +258,16 @@ mod tests {
         assert!(error(&"x".repeat(20_000)).contains("bytes"));
         assert!(error(&"select 1;".repeat(100)).contains("statements"));
         assert!(error(&format!("select {} 1", "case when 1 then ".repeat(200))).contains("inside each other"));
+    }
+
+    #[test]
+    fn question_marks_are_numbered_where_they_ask() {
+        let shown = |sql: &str| statements(sql).expect(sql)[0].to_string();
+        assert_eq!(
+            shown("select '?', ?,\n \"é?\" from samples -- ?\nwhere rank = ? limit ?"),
+            "SELECT '?', $1, \"é?\" FROM samples WHERE rank = $2 LIMIT $3"
+        );
+        assert_eq!(shown("select $2, $1, $name"), "SELECT $2, $1, $name");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod functions;
 mod gate;
 mod limits;
 mod output;
+mod parameters;
 mod runner;
 mod sandbox;
 mod saved;
@@ -20,12 +21,13 @@ mod tables;
 mod testing;
 
 pub use child::{Outcome, Request, answer_stdin};
-pub use engine::Sources;
+pub use engine::{CATALOG, SCHEMA, Sources, table_schemas};
 pub use error::{Problem, QueryError};
 pub use functions::FUNCTIONS;
 pub use limits::Limits;
 pub use output::Form;
-pub use runner::{Answer, Runner};
+pub use parameters::Parameters;
+pub use runner::{Answer, Cancel, Runner};
 pub use sandbox::Locks;
 pub use saved::{Saved, saved, saved_named};
 

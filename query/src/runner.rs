@@ -1,10 +1,11 @@
 //! Who asks: starts the process that answers, and ends it when its time is over.
 
-use std::io::{Read, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -26,6 +27,53 @@ pub struct Answer {
     pub locks: Locks,
 }
 
+/// Ends a question from another thread, be it asked already or not.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<Mutex<Asked>>);
+
+/// What is known of a question that may be cancelled.
+#[derive(Debug, Default)]
+struct Asked {
+    is_cancelled: bool,
+    /// The process that answers, while it does.
+    child: Option<Child>,
+}
+
+impl Cancel {
+    /// Ends the process that answers; a question that is asked later ends at once.
+    pub fn cancel(&self) {
+        self.state().is_cancelled = true;
+        self.kill();
+    }
+
+    fn state(&self) -> MutexGuard<'_, Asked> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kill(&self) {
+        if let Some(child) = &mut self.state().child {
+            // It may have ended by itself.
+            let _ = child.kill();
+        }
+    }
+
+    fn hold(&self, child: Child) {
+        let mut state = self.state();
+        state.child = Some(child);
+        let is_late = state.is_cancelled;
+        drop(state);
+        if is_late {
+            self.kill();
+        }
+    }
+
+    /// Takes the process back, and says whether it was cancelled.
+    fn release(&self) -> (Option<Child>, bool) {
+        let mut state = self.state();
+        (state.child.take(), state.is_cancelled)
+    }
+}
+
 /// Which program answers: this one, and the word that makes it do so.
 #[derive(Clone, Debug)]
 pub struct Runner {
@@ -42,12 +90,13 @@ impl Runner {
 
     /// Asks, and hands the answer on as it comes.
     ///
-    /// What was written before an error is no answer.
+    /// What was written before an error is no answer. `cancel` serves one question.
     ///
     /// # Errors
     /// [`QueryError::Statement`] where the question is at fault, [`QueryError::Ended`] where a limit is,
-    /// [`QueryError::Process`] where the process cannot be started, [`QueryError::Write`] where `out` fails.
-    pub fn ask(&self, request: &Request, out: &mut dyn Write) -> Result<Answer, QueryError> {
+    /// [`QueryError::Cancelled`], [`QueryError::Process`] where the process cannot be started, [`QueryError::Write`]
+    /// where `out` fails.
+    pub fn ask(&self, request: &Request, out: &mut dyn Write, cancel: &Cancel) -> Result<Answer, QueryError> {
         let failed = |error: std::io::Error| QueryError::Process { act: "start", reason: error.to_string() };
         let deadline = Instant::now() + request.limits.time;
         let mut child = self.start().map_err(failed)?;
@@ -56,17 +105,21 @@ impl Runner {
         // A process that has died does not read: its end says more than this error.
         let asking = thread::spawn(move || drop(stdin.write_all(&text)));
         let told = read_end(child.stderr.take().expect("it is a pipe"));
-        let copied = copy(child.stdout.take().expect("it is a pipe"), out, deadline);
+        let stdout = child.stdout.take().expect("it is a pipe");
+        cancel.hold(child);
+        let copied = copy(stdout, out, deadline);
         if copied.is_err() {
-            // It may have ended by itself.
-            let _ = child.kill();
+            cancel.kill();
         }
-        let status = child.wait().map_err(failed)?;
+        let (child, is_cancelled) = cancel.release();
+        let status = child.expect("only this call releases it").wait().map_err(failed)?;
         // Neither thread outlives the pipes of the process.
         let _ = asking.join();
         let told = told.join().unwrap_or_default();
         match copied {
+            _ if is_cancelled => Err(QueryError::Cancelled),
             Err(Stopped::Late) => Err(late(request)),
+            Err(Stopped::Output(error)) if error.kind() == ErrorKind::TimedOut => Err(late(request)),
             Err(Stopped::Output(error)) => Err(error.into()),
             Ok(()) => read_outcome(&told, status, request),
         }
@@ -76,6 +129,8 @@ impl Runner {
         let mut command = Command::new(&self.program);
         // Nothing of ours is told to it, credentials least of all.
         command.arg(self.word).env_clear().current_dir("/");
+        // Ctrl-C at a terminal is for who asks, and who asks ends it.
+        command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
     }
 }

@@ -23,7 +23,8 @@ pub(crate) fn answer_with(folder: &Path, incidents: Vec<String>, sql: &str) -> R
         let engine = Engine::open(&sources, &Limits::default()).await.map_err(|error| error.to_string())?;
         let told = |error| problem_of(&error, sql, Some(&engine)).to_string();
         let statement = statements(sql).map_err(told)?.remove(0);
-        let mut stream = engine.answer(statement).await.map_err(told)?;
+        let plan = engine.plan(statement).await.map_err(told)?;
+        let mut stream = engine.answer(plan).await.map_err(told)?;
         let mut text = Vec::new();
         let mut writer = Writer::new(&mut text, Form::NdJson, stream.schema(), 0).map_err(told)?;
         while let Some(batch) = stream.next().await {

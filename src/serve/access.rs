@@ -135,6 +135,7 @@ impl Access {
             _ if is_intake => Some(Role::Admin),
             _ if is_act => Some(Role::Responder),
             "/api/v1/sql" => Some(Role::Forensic),
+            _ if path.starts_with("/arrow.flight.protocol.FlightService/") => Some(Role::Forensic),
             _ => Some(Role::Viewer),
         }
     }
@@ -205,11 +206,12 @@ mod tests {
         let access = access(false);
         let asks = ["/api/v1/incidents", "/api/v1/incidents/inc_1/acknowledge", "/api/v1/sql"];
         let asks = [asks.as_slice(), &["/trainwarden.v1.Ingest/Push", "/trainwarden.v1.Incidents/Annotate"]].concat();
+        let asks = [asks.as_slice(), &["/arrow.flight.protocol.FlightService/DoGet"]].concat();
         let may = |name: &str| asks.iter().map(|path| access.check(path, &with(name)).is_ok()).collect::<Vec<_>>();
-        assert_eq!(may("eye"), [true, false, false, false, false]);
-        assert_eq!(may("hand"), [true, true, false, false, true]);
-        assert_eq!(may("past"), [true, false, true, false, false]);
-        assert_eq!(may("root"), [true; 5]);
+        assert_eq!(may("eye"), [true, false, false, false, false, false]);
+        assert_eq!(may("hand"), [true, true, false, false, true, false]);
+        assert_eq!(may("past"), [true, false, true, false, false, true]);
+        assert_eq!(may("root"), [true; 6]);
     }
 
     #[test]

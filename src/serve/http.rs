@@ -44,7 +44,7 @@ pub(super) struct Front {
     pub(super) publisher: Arc<dyn Publisher>,
     pub(super) admission: Arc<Admission>,
     #[cfg(feature = "sql")]
-    pub(super) sql: Router,
+    pub(super) questions: Arc<super::sql::Questions>,
     pub(super) access: Access,
     pub(super) signing: Signing,
     #[cfg(feature = "tls")]
@@ -113,13 +113,18 @@ async fn router(front: Front) -> Result<Router> {
         .add_service(IncidentsServer::new(incidents))
         .add_service(health_service)
         .add_service(reflection);
+    #[cfg(feature = "sql")]
+    let grpc = {
+        health.set_serving::<super::sql::FlightServer>().await;
+        grpc.add_service(super::sql::flight_service(&front.questions).await?)
+    };
     let plain = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_page))
         .with_state(desk);
     #[cfg(feature = "sql")]
-    let plain = plain.merge(front.sql);
+    let plain = plain.merge(super::sql::routes(&front.questions));
     let guard = axum::middleware::from_fn_with_state(Arc::new(access), access::guard);
     Ok(grpc.into_axum_router().merge(plain).merge(api).layer(guard))
 }

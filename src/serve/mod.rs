@@ -150,7 +150,7 @@ async fn run(config: &Config, parts: Parts) -> Result<()> {
         publisher: Arc::clone(&publisher),
         admission: Arc::new(admission.clone()),
         #[cfg(feature = "sql")]
-        sql: sql::routes(config, Arc::clone(&store))?,
+        questions: sql::Questions::open(config, Arc::clone(&store))?,
         signing: signing(config, &admission)?,
         access: Access::open(&config.access.tokens, admission.keys.is_required())?,
         #[cfg(feature = "tls")]

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use trainwarden_query::{Form, Limits, QueryError, Request, Runner, Sources};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use trainwarden_query::{Cancel, Form, Limits, QueryError, Request, Runner, Sources};
 
 use super::journal::Journal;
-use super::remote;
+use super::remote::{self, Question};
 use crate::output::{counted, tell};
 
 /// The hidden command of the process that answers.
@@ -37,6 +39,8 @@ pub struct Inquiry {
     form: Form,
     rows_max: usize,
     is_quiet: bool,
+    /// Whether Ctrl-C ends a question only, and not the program.
+    is_interruptible: bool,
     /// What is missing of the locks is told once.
     is_warned: AtomicBool,
 }
@@ -54,7 +58,12 @@ impl Inquiry {
     /// * `rows_max`: rows that a table shows. `is_quiet`: only answers are printed.
     #[must_use]
     pub fn new(asked: Asked, form: Form, rows_max: usize, is_quiet: bool) -> Self {
-        Self { asked, form, rows_max, is_quiet, is_warned: AtomicBool::new(false) }
+        Self { asked, form, rows_max, is_quiet, is_interruptible: false, is_warned: AtomicBool::new(false) }
+    }
+
+    /// From now on Ctrl-C ends a question only.
+    pub(super) fn make_interruptible(&mut self) {
+        self.is_interruptible = true;
     }
 
     /// Asks, prints the answer, and says how much there was.
@@ -65,7 +74,10 @@ impl Inquiry {
         let begun = Instant::now();
         let mut out = BufWriter::new(io::stdout().lock());
         let answer = match &self.asked {
-            Asked::Service(url) => remote::ask(url, sql, self.form, self.rows_max, &mut out),
+            Asked::Service(url) => {
+                let question = Question { sql, form: self.form, rows_max: self.rows_max };
+                remote::ask(url, &question, self.is_interruptible, &mut out)
+            }
             Asked::Here { sources, limits, journal } => {
                 self.ask_here((sources, limits), journal.as_ref(), sql, &mut out)
             }
@@ -94,9 +106,12 @@ impl Inquiry {
             form: self.form,
             rows_max: self.rows_max,
             limits: limits.clone(),
+            ..Request::default()
         };
+        let cancel = Cancel::default();
+        let _listening = self.is_interruptible.then(|| listen(cancel.clone())).transpose()?;
         let begun = Instant::now();
-        let answer = runner()?.ask(&request, out);
+        let answer = runner()?.ask(&request, out, &cancel);
         if let Some(journal) = journal {
             journal.note("command line", sql, &answer, begun.elapsed());
         }
@@ -108,6 +123,21 @@ impl Inquiry {
         }
         Ok(answer.rows)
     }
+}
+
+/// Cancels at the next Ctrl-C, as long as what it returns lives.
+fn listen(cancel: Cancel) -> Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.context("cannot start a thread that waits for Ctrl-C")?;
+    let entered = runtime.enter();
+    let mut interrupts = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
+    drop(entered);
+    runtime.spawn(async move {
+        if interrupts.recv().await.is_some() {
+            cancel.cancel();
+        }
+    });
+    Ok(runtime)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -33,10 +33,10 @@ pub fn run(args: &SqlArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let texts = texts(args)?;
-    let inquiry = inquiry(args)?;
+    let mut inquiry = inquiry(args)?;
     let is_asked_at_a_prompt = texts.is_empty() && io::stdin().is_terminal();
     if is_asked_at_a_prompt {
-        prompt::ask_all(&inquiry)?;
+        prompt::ask_all(&mut inquiry)?;
         return Ok(ExitCode::SUCCESS);
     }
     let texts = if texts.is_empty() { vec![("standard input".to_owned(), read_stdin()?)] } else { texts };

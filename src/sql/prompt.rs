@@ -61,7 +61,8 @@ const KEYWORDS: &[&str] = &[
 ///
 /// # Errors
 /// When the terminal fails.
-pub(super) fn ask_all(inquiry: &Inquiry) -> Result<()> {
+pub(super) fn ask_all(inquiry: &mut Inquiry) -> Result<()> {
+    inquiry.make_interruptible();
     let mut editor: Editor<Words, FileHistory> = Editor::new().context("cannot use this terminal")?;
     editor.set_helper(Some(Words(words())));
     let history = history_path();

@@ -21,16 +21,34 @@ pub const ROWS_HEADER: &str = "x-trainwarden-rows";
 /// Largest answer taken.
 const ANSWER_BYTES_MAX: usize = 1 << 30;
 
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// One statement.
+    pub sql: &'a str,
+    /// Form of the answer.
+    pub form: Form,
+    /// Rows that a table shows.
+    pub rows_max: usize,
+}
+
 /// Asks a service, and writes its answer.
 ///
+/// * `is_interruptible`: whether Ctrl-C ends the question, and not the program.
 /// * Returns the rows of the answer.
 ///
 /// # Errors
-/// When nobody answers there, or the question has no answer.
-pub fn ask(url: &str, sql: &str, form: Form, rows_max: usize, out: &mut dyn Write) -> Result<u64> {
+/// When nobody answers there, the question has no answer, or it is interrupted.
+pub fn ask(url: &str, question: &Question<'_>, is_interruptible: bool, out: &mut dyn Write) -> Result<u64> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a client")?;
-    let (is_good, rows, bytes) = runtime.block_on(post(url, sql, form, rows_max))?;
+    let (is_good, rows, bytes) = runtime.block_on(async {
+        tokio::select! {
+            answer = post(url, question) => answer,
+            // The service sees the connection end, and answers no more.
+            _ = tokio::signal::ctrl_c(), if is_interruptible => Err(QueryError::Cancelled.into()),
+        }
+    })?;
     if is_good {
         out.write_all(&bytes).context("cannot write the answer")?;
         return Ok(rows);
@@ -45,7 +63,8 @@ pub fn ask(url: &str, sql: &str, form: Form, rows_max: usize, out: &mut dyn Writ
     Err(QueryError::Statement(problem).into())
 }
 
-async fn post(url: &str, sql: &str, form: Form, rows_max: usize) -> Result<(bool, u64, Vec<u8>)> {
+async fn post(url: &str, question: &Question<'_>) -> Result<(bool, u64, Vec<u8>)> {
+    let Question { sql, form, rows_max } = *question;
     let mut channel = client::connect(url).await?;
     let body = json!({"sql": sql, "rows_max": rows_max}).to_string();
     let request = Request::post(PATH)
