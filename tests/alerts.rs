@@ -20,6 +20,8 @@ use crate::service::{Service, replayed, send_to, wait_told, wait_until};
 
 #[path = "alerts/alertmanager.rs"]
 mod alertmanager;
+#[path = "alerts/day.rs"]
+mod day;
 #[path = "alerts/outbox.rs"]
 mod outbox;
 #[path = "alerts/receiver.rs"]

@@ -31,3 +31,7 @@ pub(crate) const ZSTD_LEVEL: i32 = 3;
 /// Compression of a dictionary of numbers: a decimal and its double have the same digits in binary, and from level 6
 /// on they are found, which halves the dictionary.
 pub(crate) const DICTIONARY_ZSTD_LEVEL: i32 = 9;
+
+/// Bytes of the state's file that are held in memory, of pages read and of pages to be written: snapshots are written
+/// over and over and read once.
+pub(crate) const STATE_CACHE_BYTES: usize = 64 << 20;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use redb::{Database, ReadOnlyDatabase, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::StoreError;
+use crate::limits::STATE_CACHE_BYTES;
 
 mod outbox;
 
@@ -131,7 +132,8 @@ impl StateStore {
     /// [`StoreError::InUse`], [`StoreError::Newer`], [`StoreError::State`]
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let file = path.to_owned();
-        Self::open_by(path, Box::new(move || Database::create(&file).map(Handle::Open)))
+        let open = move || Database::builder().set_cache_size(STATE_CACHE_BYTES).create(&file).map(Handle::Open);
+        Self::open_by(path, Box::new(open))
     }
 
     fn open_by(path: &Path, opener: Opener) -> Result<Self, StoreError> {

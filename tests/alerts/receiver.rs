@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -16,6 +16,9 @@ pub(crate) struct Got {
     /// By name in lower case.
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: String,
+    /// When it had come whole.
+    #[allow(dead_code, reason = "the bench of alerts measures with it")]
+    pub(crate) at: Instant,
 }
 
 impl Got {
@@ -99,7 +102,7 @@ fn serve(stream: TcpStream, state: &State) -> Option<()> {
         let answered = state.status.load(Ordering::SeqCst);
         if (200..300).contains(&answered) {
             let body = String::from_utf8(body).ok()?;
-            state.got.lock().expect("no thread panics with it").push(Got { path, headers, body });
+            state.got.lock().expect("no thread panics with it").push(Got { path, headers, body, at: Instant::now() });
             std::thread::sleep(Duration::from_millis(state.thinks_ms.load(Ordering::SeqCst)));
         }
         let asked = match answered {
