@@ -167,6 +167,8 @@ pub enum IncidentsCommand {
     },
     /// Every change from now on, until Ctrl-C
     Watch,
+    /// Pauses that people planned, with their reasons
+    Pauses,
 }
 
 /// Where incidents are asked for.

@@ -27,10 +27,11 @@ use crate::doctor::{self, Verdict};
 use crate::explanation::{write_explanation, write_explanation_json};
 use crate::incident_list::{IncidentFilter, Place};
 use crate::output::{self, Output, Style, tell};
+use crate::planned_pause;
 use crate::replay::{Findings, replay};
 use crate::report::{self, Input};
 use crate::send::{SendOptions, Sent, send};
-use crate::serve;
+use crate::serve::{self, desk::now_ns};
 use crate::simulation;
 
 /// A finding at or above `--fail-on`.
@@ -156,9 +157,17 @@ fn run_incidents(args: IncidentsArgs) -> Result<ExitCode> {
     let IncidentsArgs { command, from } = args;
     let place = place(from.url.as_deref(), from.data.as_deref());
     let filter = IncidentFilter { run: from.run.clone(), since: from.since, until: from.until };
-    let incidents = match command.unwrap_or(IncidentsCommand::List) {
+    let command = command.unwrap_or(IncidentsCommand::List);
+    // What is not told because of a pause is told as such.
+    let is_list = matches!(command, IncidentsCommand::List);
+    let incidents = match command {
         IncidentsCommand::Watch => {
             place.watch(&filter, &mut |line| print(|out| writeln!(out, "{line}")))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        IncidentsCommand::Pauses => {
+            let pauses = place.pauses(filter.run.as_deref())?;
+            print(|out| planned_pause::write_pauses(out, &pauses, from.output))?;
             return Ok(ExitCode::SUCCESS);
         }
         IncidentsCommand::List => place.list(&filter)?,
@@ -173,6 +182,11 @@ fn run_incidents(args: IncidentsArgs) -> Result<ExitCode> {
         Output::Csv => output::write_csv(out, &incidents),
         Output::Table => output::write_incidents(out, &incidents, Style::of_stdout()),
     })?;
+    if is_list && from.output == Output::Table && matches!(place, Place::Service(_)) {
+        let mut pauses = place.pauses(filter.run.as_deref())?;
+        pauses.retain(|pause| pause.until > now_ns());
+        print(|out| planned_pause::write_pauses(out, &pauses, Output::Table))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

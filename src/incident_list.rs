@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use tokio_stream::StreamExt;
-use trainwarden_proto::v1::{IncidentChange, ListRequest, WatchRequest};
+use trainwarden_proto::v1::{IncidentChange, ListRequest, PausesRequest, WatchRequest};
 use trainwarden_store::StateStore;
 use trainwarden_telemetry::Incident;
 
 use crate::client;
+use crate::planned_pause::PlannedPause;
 use crate::serve::{Running, STATE_FILE};
 
 /// Where incidents are.
@@ -44,6 +45,22 @@ impl Place {
         };
         let incidents = sorted(&lines)?;
         Ok(incidents.into_iter().filter(|incident| filter.fits(incident)).collect())
+    }
+
+    /// The pauses that people planned, by run and beginning; of a run, or of all.
+    ///
+    /// # Errors
+    /// When no service runs there, or it does not answer.
+    pub fn pauses(&self, run: Option<&str>) -> Result<Vec<PlannedPause>> {
+        let Self::Service(url) = self else {
+            anyhow::bail!("no service runs on this folder: planned pauses are listed by the one that judges");
+        };
+        runtime()?.block_on(async {
+            let request = PausesRequest { run: run.unwrap_or_default().to_owned() };
+            let answer = client::incidents(url).await?.pauses(request).await;
+            let list = answer.map_err(|status| client::refused(&status))?.into_inner();
+            Ok(list.pauses.into_iter().map(Into::into).collect())
+        })
     }
 
     /// Every change from now on, as one JSON object each, until the service ends.

@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod output;
 pub mod partition_judge;
 pub mod pipeline;
+pub mod planned_pause;
 pub mod progress;
 pub mod quality;
 pub mod replay;

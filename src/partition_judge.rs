@@ -11,6 +11,7 @@ use trainwarden_store::{Commit, IncidentRow, PartitionState, RejectRow, RunSnaps
 use trainwarden_telemetry::{Change, IncidentId, RunId, Table};
 
 use crate::config::ImpactConfig;
+use crate::planned_pause::PlannedPause;
 use crate::run_judge::RunJudge;
 
 /// How much of a record that cannot be read is kept as evidence.
@@ -176,6 +177,18 @@ impl PartitionJudge {
     #[must_use]
     pub fn counts(&self) -> (u64, &BTreeMap<&'static str, u64>) {
         (self.records, &self.reject_counts)
+    }
+
+    /// The pauses that people planned, by run and beginning.
+    #[must_use]
+    pub fn planned_pauses(&self) -> Vec<PlannedPause> {
+        let of_run = |(run, judge): (&RunId, &RunJudge)| -> Vec<PlannedPause> {
+            let pauses = judge.planned_pauses();
+            let mut pauses: Vec<_> = pauses.iter().map(|pause| PlannedPause::new(run, pause)).collect();
+            pauses.sort();
+            pauses
+        };
+        self.runs.iter().flat_map(of_run).collect()
     }
 
     /// What alignment counted over all runs.

@@ -121,6 +121,12 @@ impl Pipeline {
         self.correlator.incidents()
     }
 
+    /// What detectors may know of the run.
+    #[must_use]
+    pub fn scene(&self) -> &Scene {
+        &self.scene
+    }
+
     /// What alignment counted so far.
     #[must_use]
     pub fn counts(&self) -> Counts {

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-use trainwarden_detect::Budget;
+use trainwarden_detect::{Budget, Pause, Scene};
 use trainwarden_incidents::acknowledge;
 use trainwarden_ingest::wire::{FrameError, OpenedFrame, Seen, Sight};
 use trainwarden_ingest::{Counts, Feed, LogClock, LogPart, Membership};
 use trainwarden_proto::v1::Mark;
-use trainwarden_telemetry::{Change, Event, Incident, RunId};
+use trainwarden_telemetry::{Change, Event, Incident, Observation, RunId};
 
 use crate::pipeline::{Pipeline, PipelineState};
 
@@ -222,6 +222,15 @@ impl RunJudge {
     /// Every incident of the run as it stands.
     pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
         self.judging.iter().flat_map(|judging| judging.pipeline.incidents()).chain(&self.log.at_end)
+    }
+
+    /// The pauses that people planned for it, also before its first telemetry; once the input has ended, those since.
+    #[must_use]
+    pub fn planned_pauses(&self) -> Vec<Pause> {
+        let mut waiting = Scene::new(self.run.clone(), Budget::default());
+        self.log.acts.iter().for_each(|act| waiting.observe(&Observation::Event((**act).clone())));
+        let known = self.judging.iter().flat_map(|judging| judging.pipeline.scene().planned_pauses());
+        known.chain(waiting.planned_pauses()).cloned().collect()
     }
 
     /// The next record that it does not know.

@@ -102,7 +102,7 @@ fn the_api_is_what_its_description_says_and_refuses_in_words() {
             operations += 1;
         }
     }
-    assert_eq!(operations, 4);
+    assert_eq!(operations, 5);
     let listed = json_of(&curl(&[&format!("{base}/api/v1/incidents")]).1);
     assert_eq!(listed.as_array().map(Vec::len), Some(expected.lines().count()));
     assert_eq!(listed[0], json_of(expected.lines().next().expect("one")));
@@ -131,6 +131,35 @@ fn the_api_is_what_its_description_says_and_refuses_in_words() {
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("there is no incident `inc_none`"));
     let nobody = trainwarden(&["annotate", "r", "x", "--data", &dir.path().join("none").display().to_string()], &[]);
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("no service runs on"), "{nobody:?}");
+}
+
+#[test]
+fn a_planned_pause_is_listed_with_its_reason_and_who_planned_it() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let mut service = Service::start(&dir.path().join("data"), &[]);
+    let url = service.url();
+    let annotate = ["annotate", "llm-7b", "switch maintenance", "--as", "netops", "--url", &url];
+    let pause = ["--pause-from", "2126-01-31T13:00:00Z", "--pause-until", "2126-01-31T14:00:00Z"];
+    let note = trainwarden(&["annotate", "llm-7b", "new driver", "--url", &url], &[]);
+    let planned = trainwarden(&[&annotate[..], &pause].concat(), &[]);
+    assert!(note.status.success() && planned.status.success(), "{planned:?}");
+    let words = "planned pause of llm-7b, 2126-01-31T13:00:00Z to 2126-01-31T14:00:00Z: switch maintenance (netops)\n";
+    let listed = |arguments: &[&str]| {
+        let output = trainwarden(&[arguments, &["--url", &url]].concat(), &[]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    wait_until("it is listed", || listed(&["incidents", "pauses"]) == words);
+    assert!(listed(&["incidents", "list"]).ends_with(words), "what is not told meanwhile is told as such");
+    assert_eq!(listed(&["incidents", "pauses", "--run", "other"]), "");
+    let json = "{\"run\":\"llm-7b\",\"from\":4925538000000000000,\"until\":4925541600000000000,\
+                \"reason\":\"switch maintenance\",\"actor\":\"netops\"}";
+    assert_eq!(listed(&["incidents", "pauses", "--output", "json"]).trim_end(), json);
+    assert_eq!(curl(&[&format!("http://{url}/api/v1/pauses?run=llm-7b")]), (200, format!("[{json}]")));
+    // It is part of the state.
+    service.kill();
+    service.restart();
+    wait_until("it is still listed", || listed(&["incidents", "pauses"]) == words);
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub struct Pause {
     pub end: Option<Timestamp>,
     /// What for, as the event told.
     pub reason: Option<String>,
+    /// Who said so, as the event told.
+    pub actor: Option<String>,
 }
 
 /// What is known of a run, kept by the pipeline from the observations; it knows an observation before it is judged.
@@ -59,13 +61,15 @@ impl Scene {
         match event.kind.as_str() {
             "pause_begin" => {
                 let reason = event.detail.clone().or_else(|| event.subject.clone());
-                self.keep(Pause { attempt: Some(event.attempt), begin: event.time, end: None, reason });
+                let (begin, actor) = (event.time, event.actor.clone());
+                self.keep(Pause { attempt: Some(event.attempt), begin, end: None, reason, actor });
             }
             "annotate" => {
                 let time = |name| field(event.detail.as_deref()?, name)?.parse().ok().map(Timestamp);
                 if let Some(end) = time("pause_until") {
                     let begin = time("pause_from").unwrap_or(event.time);
-                    self.keep(Pause { attempt: None, begin, end: Some(end), reason: event.subject.clone() });
+                    let (reason, actor) = (event.subject.clone(), event.actor.clone());
+                    self.keep(Pause { attempt: None, begin, end: Some(end), reason, actor });
                 }
             }
             "pause_end" => {
@@ -109,6 +113,11 @@ impl Scene {
             Some(roster) => roster.peer_groups(ranks),
             None => vec![(0..ranks.len()).collect()],
         }
+    }
+
+    /// The pauses that people planned by the clock, in the order in which they were told.
+    pub fn planned_pauses(&self) -> impl Iterator<Item = &Pause> {
+        self.pauses.iter().filter(|pause| pause.attempt.is_none())
     }
 
     /// The pause that overlaps the interval, if one does. A pause without an end lasts.

@@ -21,6 +21,7 @@ use super::incidents_service::{IncidentsService, word};
 use crate::act::Note;
 use crate::cli::parse_time;
 use crate::incident_list::IncidentFilter;
+use crate::planned_pause::PlannedPause;
 
 /// What the API is, for programs.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -32,6 +33,7 @@ pub(super) fn router(incidents: IncidentsService) -> Router {
         .route("/api/v1/incidents/watch", get(watch))
         .route("/api/v1/incidents/{id}", get(show))
         .route("/api/v1/incidents/{id}/acknowledge", post(acknowledge))
+        .route("/api/v1/pauses", get(pauses))
         .route("/api/v1/runs/{run}/annotations", post(annotate))
         .route("/api/v1/openapi.json", get(async || ([(CONTENT_TYPE, "application/json")], OPENAPI)))
         .with_state(incidents)
@@ -117,6 +119,21 @@ async fn list(
 
 async fn show(State(incidents): State<IncidentsService>, Path(id): Path<String>) -> Result<Json<Incident>, Refused> {
     Ok(Json(incidents.incident(&id)?))
+}
+
+/// Which pauses are meant.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PausesWanted {
+    run: String,
+}
+
+async fn pauses(
+    State(incidents): State<IncidentsService>,
+    wanted: Result<Query<PausesWanted>, QueryRejection>,
+) -> Result<Json<Vec<PlannedPause>>, Refused> {
+    let Query(PausesWanted { run }) = wanted?;
+    Ok(Json(incidents.planned_pauses(&run)))
 }
 
 /// Every change from now on, as server-sent events named after what happened.

@@ -10,6 +10,7 @@ use trainwarden_ingest::otlp::OtlpFrames;
 use trainwarden_store::ToldChange;
 
 use crate::partition_judge::PartitionJudge;
+use crate::planned_pause::PlannedPause;
 
 /// Changes that a slow watcher may fall behind before it is told so.
 const CHANGES_WAITING_MAX: usize = 1 << 12;
@@ -54,6 +55,7 @@ struct State {
     store: Health,
     archive: Health,
     partitions: BTreeMap<u32, PartitionProgress>,
+    pauses: Vec<PlannedPause>,
     otlp: OtlpCounts,
 }
 
@@ -102,6 +104,12 @@ impl Desk {
     #[must_use]
     pub fn partitions(&self) -> BTreeMap<u32, PartitionProgress> {
         self.state().partitions.clone()
+    }
+
+    /// The pauses that people planned, by run and beginning.
+    #[must_use]
+    pub fn planned_pauses(&self) -> Vec<PlannedPause> {
+        self.state().pauses.clone()
     }
 
     /// What came by OTLP.
@@ -167,7 +175,11 @@ impl Desk {
                 PartitionProgress { next: judge.next(), records, rejects: rejects.clone(), counts: judge.alignment() };
             (*partition, progress)
         });
-        self.state().partitions = progress.collect();
+        let mut pauses: Vec<_> = partitions.values().flat_map(PartitionJudge::planned_pauses).collect();
+        pauses.sort();
+        let progress = progress.collect();
+        let mut state = self.state();
+        (state.partitions, state.pauses) = (progress, pauses);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

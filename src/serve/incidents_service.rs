@@ -11,7 +11,7 @@ use trainwarden_ingest::{Publisher, Record, Row};
 use trainwarden_proto::v1::incidents_server::Incidents;
 use trainwarden_proto::v1::{
     AcknowledgeRequest, AnnotateRequest, EventReceipt, GetRequest, Incident as WireIncident, IncidentChange,
-    ListRequest, WatchRequest,
+    ListRequest, PauseList, PausesRequest, WatchRequest,
 };
 use trainwarden_store::{StateStore, StoreError};
 use trainwarden_telemetry::{Attempt, Change, Event, Incident, RunId, Timestamp};
@@ -19,6 +19,7 @@ use trainwarden_telemetry::{Attempt, Change, Event, Incident, RunId, Timestamp};
 use super::desk::Desk;
 use crate::act::ACT_SENDER;
 use crate::incident_list::{IncidentFilter, sorted};
+use crate::planned_pause::PlannedPause;
 
 /// Answers for incidents.
 #[derive(Clone)]
@@ -72,6 +73,13 @@ impl IncidentsService {
         let json = known.ok_or_else(|| Status::not_found(format!("there is no incident `{id}`")))?;
         serde_json::from_str(&json)
             .map_err(|error| Status::internal(format!("`{id}` is damaged in the state: {error}")))
+    }
+
+    /// The pauses that people planned for a run; for all runs where it is empty.
+    pub(super) fn planned_pauses(&self, run: &str) -> Vec<PlannedPause> {
+        let mut pauses = self.desk.planned_pauses();
+        pauses.retain(|pause| run.is_empty() || pause.run == run);
+        pauses
     }
 
     /// Every change of a run from now on; of all runs where it is empty.
@@ -155,6 +163,11 @@ impl Incidents for IncidentsService {
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<WireIncident>, Status> {
         Ok(Response::new(wire(&self.incident(&request.into_inner().id)?)))
+    }
+
+    async fn pauses(&self, request: Request<PausesRequest>) -> Result<Response<PauseList>, Status> {
+        let pauses = self.planned_pauses(&request.into_inner().run).into_iter().map(Into::into).collect();
+        Ok(Response::new(PauseList { pauses }))
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
