@@ -311,6 +311,35 @@ fn alertmanager_has_one_alert_for_8192_ranks_that_wait_and_keeps_it_over_restart
 }
 
 #[test]
+fn every_member_of_an_alertmanager_cluster_is_told_and_their_receiver_once() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let receiver = Receiver::start();
+    let mut members: [RealAlertmanager; 2] = RealAlertmanager::start_cluster(dir.path(), &receiver.url());
+    wait_until("the members know each other", || members.iter().all(|member| member.members() == 2));
+    let sinks = format!(
+        "[[alerts.sinks]]\nname = \"am\"\ntype = \"alertmanager\"\nurls = [\"{}\", \"{}\"]\n\
+         allow_private = true\nrepeat_s = 1\n",
+        members[0].url(),
+        members[1].url()
+    );
+    let config = config(dir.path(), &sinks);
+    let service = Service::start(&dir.path().join("data"), &["--config", &config]);
+    let have_it = |members: &[RealAlertmanager]| members.iter().all(|member| member.active().len() == 1);
+    send_to(&hang(dir.path(), 0..1), &service.url());
+    wait_until("every member has the alert", || have_it(&members));
+    let sent = |status: &str| receiver.got().iter().filter(|got| got.json()["status"] == status).count();
+    // Longer than the second member waits for the first one.
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!((sent("firing"), sent("resolved")), (1, 0), "{:#?}", receiver.got());
+    // One that is lost is told again when it is back. Whether it sends that on once more is between the members.
+    members[1].restart();
+    wait_until("every member has the alert again", || have_it(&members));
+    send_to(&hang(dir.path(), 0..2), &service.url());
+    wait_until("it is over for every member", || members.iter().all(|member| member.active().is_empty()));
+    wait_until("the end is sent on", || sent("resolved") > 0);
+}
+
+#[test]
 fn what_receivers_answer_is_printed_and_3_says_that_one_is_not_reachable() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let receiver = Receiver::start();
