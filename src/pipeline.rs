@@ -35,7 +35,7 @@ pub(crate) struct PipelineState {
     errors: BTreeMap<String, u64>,
 }
 
-/// Writes under the same names what [`PipelineState`] reads; one detector is held as bytes at a time.
+/// Writes under the same names what `PipelineState` reads; one detector is held as bytes at a time.
 impl Serialize for Pipeline {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         struct Snapshots<'a>(&'a [Box<dyn Detector>]);
