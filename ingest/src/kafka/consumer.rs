@@ -113,7 +113,7 @@ mod tests {
         let mut source = KafkaSource::open(&options).unwrap();
         let mut read = 0;
         // A client that has lost its way is put right by a prober, but only 15 s after it began: 26 s in all.
-        let deadline = Instant::now() + Duration::from_secs(15);
+        let deadline = Instant::now() + Duration::from_secs(20);
         while read < PARTITIONS && Instant::now() < deadline {
             match source.next(Duration::from_millis(100)).unwrap() {
                 Some(Delivery::Assigned(partition)) => source.begin(partition, 0).unwrap(),
