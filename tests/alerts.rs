@@ -192,6 +192,41 @@ fn slack_and_pagerduty_get_what_they_publish_that_they_take() {
 }
 
 #[test]
+fn who_looks_after_an_incident_is_told_once_to_each_receiver() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let receiver = Receiver::start();
+    std::fs::write(dir.path().join("pagerduty"), "R0UT1NGK3Y").expect("written");
+    let pager = format!(
+        "[[alerts.sinks]]\nname = \"pager\"\ntype = \"pagerduty\"\nsecret_file = \"{{dir}}/pagerduty\"\n\
+         url = \"{}/pagerduty\"\nallow_private = true\n",
+        receiver.url()
+    );
+    let config = config(dir.path(), &format!("{}{pager}", hook(&receiver)));
+    let service = Service::start(&dir.path().join("data"), &["--config", &config]);
+    send_to(&hang(dir.path(), 0..1), &service.url());
+    wait_until("both are told", || receiver.got().len() >= 2);
+    let incident: Value = serde_json::from_str(service.incidents().trim()).expect("one incident");
+    let id = incident["id"].as_str().expect("an id");
+    for _ in 0..2 {
+        let ack = Command::new(env!("CARGO_BIN_EXE_trainwarden"))
+            .args(["ack", id, "--url", &service.url(), "--as", "oncall", "--reason", "draining the node"])
+            .output()
+            .expect("the binary was built");
+        assert!(ack.status.success(), "{ack:?}");
+    }
+    wait_until("both are told of it", || receiver.got().len() >= 4);
+    wait_delivered(&service);
+    let of =
+        |path: &str| -> Vec<Value> { receiver.got().iter().filter(|got| got.path == path).map(Got::json).collect() };
+    let words: Vec<Value> = of("/in").iter().map(|body| body["type"].clone()).collect();
+    assert_eq!(words, ["incident.opened", "incident.acknowledged"]);
+    let pages = of("/pagerduty");
+    let actions: Vec<&Value> = pages.iter().map(|page| &page["event_action"]).collect();
+    assert_eq!(actions, ["trigger", "acknowledge"]);
+    assert_eq!(pages[0]["dedup_key"], pages[1]["dedup_key"]);
+}
+
+#[test]
 fn killed_while_it_delivers_every_notice_arrives_and_ids_tell_repeats() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let runs = dir.path().join("runs");
